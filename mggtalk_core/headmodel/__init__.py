@@ -1,0 +1,1 @@
+"""The baked head model: shape, ARKit actions, landmarks, and fitting it to a face."""

@@ -1,0 +1,63 @@
+"""The baked head model: mean shape, identity basis, 52 ARKit actions, topology and landmark correspondence.
+
+The file is written once by `tools/bake_head_model.py` from CC0 data; nothing here knows how it was made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+HEAD_MODEL_FILE = Path(__file__).parent / "assets" / "head.safetensors"
+
+SKIN, LEFT_EYE, RIGHT_EYE, TONGUE, UPPER_TEETH, LOWER_TEETH = range(6)
+"""Values of `HeadModel.parts`. Left and right are the subject's."""
+
+
+@dataclass(frozen=True)
+class HeadModel:
+    """Linear head: vertices = mean + identity @ identity_basis + expression @ expression_basis (canonical metres)."""
+
+    mean: np.ndarray  # (V, 3) float32 m
+    identity_basis: np.ndarray  # (I, V, 3) float32 m per standard deviation
+    expression_basis: np.ndarray  # (52, V, 3) float32 m, ARKit order
+    faces: np.ndarray  # (F, 3) int32
+    parts: np.ndarray  # (F,) uint8, SKIN .. LOWER_TEETH
+    mouth_interior: np.ndarray  # (F,) bool, skin triangles of the mouth cavity, never seen with the mouth closed
+    mirror_vertices: np.ndarray  # (V,) int32, the vertex on the other side
+    mirror_faces: np.ndarray  # (F,) int32, the triangle on the other side
+    landmark_faces: np.ndarray  # (478,) int32, MediaPipe landmark -> triangle
+    landmark_barycentric: np.ndarray  # (478, 3) float32
+    landmark_spread: np.ndarray  # (478,) float32, uncertainty of that correspondence in inter-ocular distances
+    neck: np.ndarray  # (3,) float32 m, the joint the head turns about
+
+    def shape(self, identity: np.ndarray, expression: np.ndarray) -> np.ndarray:
+        """Vertices (V, 3) in canonical metres for identity (I,) and expression (52,)."""
+        return (
+            self.mean
+            + np.tensordot(identity, self.identity_basis, 1)
+            + np.tensordot(expression, self.expression_basis, 1)
+        ).astype(np.float32)
+
+    def landmarks_of(self, field: np.ndarray) -> np.ndarray:
+        """A per-vertex field (..., V, C) at the 478 landmarks (..., 478, C)."""
+        corners = field[..., self.faces[self.landmark_faces], :]
+        return (corners * self.landmark_barycentric[..., None]).sum(-2)
+
+    def part_vertices(self, part: int) -> np.ndarray:
+        """Indices (n,) of the vertices that belong to one of SKIN .. LOWER_TEETH."""
+        return np.unique(self.faces[self.parts == part])
+
+
+@lru_cache(maxsize=1)
+def load_head_model(path: Path = HEAD_MODEL_FILE) -> HeadModel:
+    """The baked head model (shared, treat as read-only)."""
+    with safe_open(str(path), "numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys() if name in HeadModel.__annotations__}
+    for name in ("mean", "identity_basis", "expression_basis"):
+        arrays[name] = arrays[name].astype(np.float32)
+    return HeadModel(**arrays)
