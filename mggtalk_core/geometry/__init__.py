@@ -1,0 +1,1 @@
+"""DSGR: depth, surface reconstruction, symmetric points."""

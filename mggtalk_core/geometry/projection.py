@@ -1,0 +1,35 @@
+"""Pinhole projection between the canonical head frame and pixels (OpenCV convention, CONVENTIONS.md)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..types import Camera
+
+PORTRAIT_FOCAL = 4.2647
+"""Focal length of a portrait lens in units of the crop's side (a 13.4 degree view; prototypes' fit of MediaPipe's)."""
+
+
+def to_camera(points: np.ndarray, camera: Camera) -> np.ndarray:
+    """Canonical points (..., 3) in the camera frame (..., 3)."""
+    return points @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]
+
+
+def to_canonical(points: np.ndarray, camera: Camera) -> np.ndarray:
+    """Camera-frame points (..., 3) in the canonical head frame (..., 3)."""
+    return (points - camera.viewmat[:3, 3]) @ camera.viewmat[:3, :3]
+
+
+def project(points: np.ndarray, camera: Camera) -> np.ndarray:
+    """Camera-frame points (..., 3) as (column px, row px, depth m) (..., 3)."""
+    K = camera.K
+    z = points[..., 2]
+    return np.stack(
+        [K[0, 0] * points[..., 0] / z + K[0, 2], K[1, 1] * points[..., 1] / z + K[1, 2], z], axis=-1
+    )
+
+
+def unproject(columns: np.ndarray, rows: np.ndarray, depth: np.ndarray, camera: Camera) -> np.ndarray:
+    """Pixels (...,) with depth (...,) m as camera-frame points (..., 3)."""
+    K = camera.K
+    return np.stack([(columns - K[0, 2]) / K[0, 0] * depth, (rows - K[1, 2]) / K[1, 1] * depth, depth], axis=-1)
