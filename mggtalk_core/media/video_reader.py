@@ -75,7 +75,7 @@ class VideoReader:
                         raise InputError(f"{self.path}: a frame of {frame.width}x{frame.height} pixels is too large")
                     time = frame.time if frame.time is not None else index / float(self.fps)
                     start = time if start is None else start
-                    rgb = frame.to_ndarray(format="rgb24")
+                    rgb = frame.to_ndarray(format="rgb24", interpolation=EXACT_COLOURS)
                     if frame.rotation % 360:
                         rgb = np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
                     yield VideoFrame(index, time - start, rgb)
@@ -102,6 +102,8 @@ class VideoReader:
             index += 1
 
 
+EXACT_COLOURS = 0x4 | 0x2000 | 0x40000
+"""swscale's bicubic, full chroma and accurate rounding; its default darkens every pixel by one level in 255."""
 ATTACHED_PICTURE = 0x0400  # AV_DISPOSITION_ATTACHED_PIC: the cover of a sound file is no video
 
 
