@@ -92,6 +92,8 @@ class PointCloud:
     pose_weight: np.ndarray  # (N,) float32 0..1, 1 turns with the head, 0 stays with the torso
     origin: np.ndarray  # (N,) uint8 VISIBLE | SYMMETRIC | INTERIOR
     pixels: np.ndarray  # (N, 2) int32 (row, column) of the crop pixel a point came from; -1 for INTERIOR
+    portrait: Portrait
+    depth_map: DepthMap
 
     def __len__(self) -> int:
         return len(self.positions)

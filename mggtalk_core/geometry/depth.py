@@ -1,0 +1,146 @@
+"""Depth and normals of the person in the crop: the fitted head where it is, a rounded silhouette elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sparse
+from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, gaussian_filter, zoom
+from scipy.sparse.linalg import spsolve
+
+from ..headmodel.model import HeadModel, load_head_model
+from ..types import DepthMap, Portrait
+from .binding import bind_pixels
+from .mesh_raster import vertex_normals
+from .projection import to_camera
+
+SILHOUETTE_DEPTH = 0.075
+"""Where the person's outline lies behind the eyes: about the plane of the ears, metres."""
+
+GRAZING = 0.3
+"""Cosine of the viewing angle below which the head model's own depth is not used (it may be under hair)."""
+
+SOLVE_SIZE = 128
+"""Grid side on which the silhouette is rounded: it is smooth, so it needs no more."""
+
+
+def head_prior_depth(portrait: Portrait) -> DepthMap:
+    """Depth of the person from the fitted head model (paper: Depth Est., here without a depth network).
+
+    On the head model: its depth. Elsewhere inside the person: (silhouette plane - depth)^2 is interpolated by Laplace's
+    equation, zero at the outline, so that depth rises like a circle's arc from the outline: hair becomes round.
+    """
+    head = load_head_model()
+    face, barycentric, head_depth = bind_pixels(portrait, head)
+    size = portrait.image.shape[0]
+    on_model = face >= 0
+    person = _person(portrait, head, face)
+
+    normals = vertex_normals(to_camera(portrait.vertices, portrait.camera), head.faces)
+    facing = np.zeros((size, size), np.float32)
+    facing[on_model] = -(normals[head.faces[face[on_model]]] * barycentric[on_model][..., None]).sum(1)[:, 2]
+    known = on_model & person & (facing > GRAZING) & binary_erosion(on_model, np.ones((5, 5)))
+
+    outline_depth = portrait.camera.viewmat[2, 3] + SILHOUETTE_DEPTH
+    rise = np.where(known, np.maximum(outline_depth - np.where(known, head_depth, outline_depth), 0) ** 2, 0.0)
+    rise = _round_silhouette(rise, known, person)
+    depth = np.where(known, head_depth, outline_depth - np.sqrt(np.maximum(rise, 0)))
+    # The head model's edge is where two different surfaces meet: smooth there, and where nothing is known.
+    edge = binary_dilation(known, np.ones((5, 5))) & ~binary_erosion(known, np.ones((5, 5)))
+    smooth = gaussian_filter(depth.astype(np.float32), size / 250)
+    depth = np.where(known & ~edge, depth, smooth).astype(np.float32)
+
+    distance, (rows, columns) = distance_transform_edt(~(on_model & person), return_indices=True)
+    return DepthMap(
+        depth=np.where(person, depth, np.nan).astype(np.float32),
+        normals=normals_from_depth(depth, portrait),
+        on_head=known,
+        face=np.where(person, face[rows, columns], -1).astype(np.int32),
+        barycentric=barycentric[rows, columns],
+        distance=distance.astype(np.float32),
+        source="head prior",
+    )
+
+
+def normals_from_depth(depth: np.ndarray, portrait: Portrait) -> np.ndarray:
+    """Unit camera-frame normals (S, S, 3) that face the camera, of a depth map (S, S) m without holes."""
+    columns_tangent, rows_tangent = pixel_tangents(depth, portrait.camera.K, max_slope=np.full(depth.shape, np.inf))
+    normals = np.cross(rows_tangent, columns_tangent)
+    return (normals / (np.linalg.norm(normals, axis=-1, keepdims=True) + 1e-12)).astype(np.float32)
+
+
+def pixel_tangents(depth: np.ndarray, K: np.ndarray, max_slope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Surface vectors (S, S, 3) m spanned by one pixel step along columns and along rows, camera frame.
+
+    d/du of ray(u, v) * depth(u, v). Gradients are minmod-limited (the smaller one-sided difference), so that a surfel
+    beside a depth step lies on its own surface instead of bridging the step; and capped to `max_slope` (S, S) times the
+    pixel's footprint.
+    """
+    size = depth.shape[0]
+    focal = K[0, 0]
+    footprint = depth / focal
+    columns = (np.arange(depth.shape[1]) + 0.5 - K[0, 2]) / focal
+    rows = (np.arange(size) + 0.5 - K[1, 2]) / K[1, 1]
+    ray = np.stack(
+        [np.broadcast_to(columns, depth.shape), np.broadcast_to(rows[:, None], depth.shape), np.ones_like(depth)], -1
+    )
+
+    def minmod(axis: int) -> np.ndarray:
+        before = np.diff(depth, axis=axis, prepend=np.take(depth, [0], axis=axis))
+        after = np.diff(depth, axis=axis, append=np.take(depth, [-1], axis=axis))
+        slope = np.where(np.abs(before) < np.abs(after), before, after)
+        return np.clip(slope, -max_slope * footprint, max_slope * footprint)
+
+    along_columns = ray * minmod(1)[..., None]
+    along_columns[..., 0] += footprint
+    along_rows = ray * minmod(0)[..., None]
+    along_rows[..., 1] += footprint
+    return along_columns, along_rows
+
+
+def _person(portrait: Portrait, head: HeadModel, face: np.ndarray) -> np.ndarray:
+    """Person pixels: the mask, and the face itself also where the segmenter missed it."""
+    centres = portrait.vertices[head.faces].mean(1)
+    frontal = (centres[:, 1] < 0.125) & (centres[:, 2] < 0.035)  # above the chin, in front of the ears
+    on_face = (face >= 0) & frontal[face]
+    near_mask = gaussian_filter(portrait.alpha, portrait.image.shape[0] / 50) > 0.3
+    return (portrait.alpha > VISIBLE_ALPHA) | (on_face & near_mask)
+
+
+VISIBLE_ALPHA = 0.1
+"""Mask value from which on a pixel gets a surfel, of that opacity."""
+
+
+def _round_silhouette(rise: np.ndarray, known: np.ndarray, person: np.ndarray) -> np.ndarray:
+    """Solve Laplace's equation for `rise` (S, S) inside the person, fixed where known and 0 outside."""
+    step = max(1, rise.shape[0] // SOLVE_SIZE)
+    sample = (slice(step // 2, None, step), slice(step // 2, None, step))
+    known, person, values = known[sample], person[sample], rise[sample]
+    unknown = person & ~known
+    count = int(unknown.sum())
+    if count == 0:
+        return rise
+    number = np.full(unknown.shape, -1)
+    number[unknown] = np.arange(count)
+    rows, columns = np.nonzero(unknown)
+    diagonal, right = np.full(count, 1e-6), np.zeros(count)
+    entries: list[tuple[np.ndarray, np.ndarray]] = []
+    for row_step, column_step in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+        r, c = rows + row_step, columns + column_step
+        # Beyond the crop's edge the person goes on: no condition there. Off the person: 0, which adds nothing.
+        inside = (r >= 0) & (r < unknown.shape[0]) & (c >= 0) & (c < unknown.shape[1])
+        r, c = r.clip(0, unknown.shape[0] - 1), c.clip(0, unknown.shape[1] - 1)
+        diagonal += inside
+        right += np.where(inside & known[r, c], values[r, c], 0)
+        linked = inside & unknown[r, c]
+        entries.append((np.flatnonzero(linked), number[r, c][linked]))
+    matrix = sparse.diags(diagonal) - sparse.csr_matrix(
+        (
+            np.ones(sum(len(i) for i, _ in entries)),
+            (np.concatenate([i for i, _ in entries]), np.concatenate([j for _, j in entries])),
+        ),
+        shape=(count, count),
+    )
+    solved = np.where(known, values, 0.0)
+    solved[unknown] = spsolve(matrix.tocsc(), right)
+    factors = np.array(rise.shape) / solved.shape
+    return zoom(solved, factors, order=1, mode="nearest", grid_mode=True)

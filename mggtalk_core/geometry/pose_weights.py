@@ -1,0 +1,25 @@
+"""How much of the head's turning each point follows: 1 on the head, 0 on the torso, smooth over the neck."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def head_pose_weight(points: np.ndarray, chin_height: float) -> np.ndarray:
+    """Weights (N,) 0..1 for canonical points (N, 3) m; `chin_height` is the chin's y in metres (down is positive).
+
+    The neck blends from the jaw line (at the chin in front, higher toward the ears) to the collar. Hair to the sides
+    stays rigid with the head down to the shoulders; what lies far to the side below them is shoulder.
+    """
+    x, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
+    jaw_line = chin_height + 0.006 - 0.045 * np.clip((z - 0.005) / 0.08, 0, 1.2)
+    neck = _smoothstep((jaw_line + 0.085 - y) / 0.085)
+    hair = _smoothstep((chin_height + 0.105 - y) / 0.055)
+    beside = _smoothstep((x - 0.05) / 0.022)
+    shoulder = _smoothstep((y - chin_height - 0.02) / 0.05) * _smoothstep((x - 0.115) / 0.05)
+    return (((1 - beside) * neck + beside * np.maximum(hair, neck)) * (1 - shoulder)).astype(np.float32)
+
+
+def _smoothstep(value: np.ndarray) -> np.ndarray:
+    value = np.clip(value, 0, 1)
+    return value * value * (3 - 2 * value)

@@ -1,0 +1,1 @@
+"""Portrait analysis: find the face, crop, separate the person from the background."""

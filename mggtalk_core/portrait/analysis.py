@@ -1,0 +1,134 @@
+"""From a photo to a `Portrait`: find the face, crop, fit the head model, separate person and background."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import InputError
+from ..geometry.projection import PORTRAIT_FOCAL
+from ..headmodel.fitting import camera_of, fit_landmarks, generic_landmark_model
+from ..headmodel.landmarks import INNER_FACE
+from ..headmodel.model import load_head_model
+from ..headmodel.warp import warp_to_landmarks
+from ..types import Portrait
+from .background import remove_person
+from .crop import cut_square, face_crop_box
+from .parsing import person_mask
+from .tracking import FaceTracker, TrackedFace, search_faces, search_small_faces
+
+MIN_FACE_PIXELS = 24
+"""Below this the landmarks are guesswork."""
+
+SMALL_FACE_PIXELS = 120
+"""Below this the result is visibly soft."""
+
+HIGH_FIT_ERROR = 0.022
+"""Mean landmark error, in inter-ocular distances, above which a face is unusual (human photos: median 0.010)."""
+
+REFUSED_FIT_ERROR = 0.06
+"""Above this the landmarks do not form a human face."""
+
+LARGE_YAW = 25.0
+"""Degrees to the side from which on half of the face is a guess."""
+
+
+def analyze_portrait(photo: np.ndarray, *, size: int = 512, face_index: int = 0) -> Portrait:
+    """Analyse a photo (H, W, 3) float32 0..1 sRGB; the crop is (size, size).
+
+    `face_index` chooses among several faces, largest first.
+
+    Raises:
+        InputError: no face, no such face, a face too small, or something that is not a human face.
+    """
+    with FaceTracker() as tracker:
+        photo, faces, warnings = _upright_faces(tracker, photo)
+        if face_index >= len(faces):
+            raise InputError(
+                f"face index {face_index} asked for, but the photo has {len(faces)} face(s); "
+                f"use 0 to {len(faces) - 1}, 0 is the largest"
+            )
+        if len(faces) > 1:
+            warnings.append(f"{len(faces)} faces found; using number {face_index} (0 is the largest)")
+        face = faces[face_index]
+        if face.size < MIN_FACE_PIXELS:
+            raise InputError(
+                f"the face is only {face.size:.0f} pixels large; at least {MIN_FACE_PIXELS} are needed, "
+                f"{SMALL_FACE_PIXELS} or more look good"
+            )
+        if face.size < SMALL_FACE_PIXELS:
+            warnings.append(f"the face is only {face.size:.0f} pixels large; the result will look soft")
+        centre, side = face_crop_box(face.landmarks)
+        image, crop_to_photo = cut_square(photo, centre, side, size)
+        face = _track_in_crop(tracker, image, face, crop_to_photo)
+
+    head = load_head_model()
+    K = np.array([[PORTRAIT_FOCAL * size, 0, size / 2], [0, PORTRAIT_FOCAL * size, size / 2], [0, 0, 1]], np.float32)
+    fit = fit_landmarks(face.landmarks, face.scores, generic_landmark_model(head), K)
+    error = float(fit.error[INNER_FACE].mean())
+    if error > REFUSED_FIT_ERROR:
+        raise InputError(
+            f"this does not look like a human face (landmark error {error:.3f}, at most {REFUSED_FIT_ERROR}); "
+            "use a photo of one person's face"
+        )
+    if error > HIGH_FIT_ERROR:
+        warnings.append(f"unusual face (landmark error {error:.3f}): an occlusion, a drawing or an animal?")
+    yaw = np.degrees(np.arctan2(-fit.rotation[0, 2], fit.rotation[2, 2]))
+    if abs(yaw) > LARGE_YAW:
+        warnings.append(f"the head is turned {abs(yaw):.0f} degrees to the side; the far side is guessed")
+
+    vertices = warp_to_landmarks(head, head.shape(fit.identity, fit.expression), fit, face.landmarks, K)
+    alpha = person_mask(image)
+    return Portrait(
+        image=image,
+        photo=photo,
+        crop_to_photo=crop_to_photo,
+        alpha=alpha,
+        background=remove_person(image, alpha),
+        landmarks=face.landmarks,
+        scores=face.scores,
+        fit=fit,
+        vertices=vertices,
+        camera=camera_of(fit, K, size),
+        warnings=tuple(warnings),
+    )
+
+
+def _upright_faces(tracker: FaceTracker, photo: np.ndarray) -> tuple[np.ndarray, list[TrackedFace], list[str]]:
+    """Faces of the photo, turned by quarter turns if the largest face lies on its side or upside down."""
+    faces = search_faces(tracker, _to_uint8(photo))
+    if not faces:
+        for turns in (1, 3, 2):  # the detector misses most faces that are upside down
+            turned = np.ascontiguousarray(np.rot90(photo, turns))
+            faces = search_faces(tracker, _to_uint8(turned))
+            if faces:
+                return turned, faces, [f"the photo was turned by {90 * turns} degrees"]
+        faces = search_small_faces(_to_uint8(photo))
+    if not faces:
+        raise InputError(
+            "no face found in the photo; use a photo of a person whose face is visible, not covered and not tiny"
+        )
+    eyes = faces[0].landmarks[473] - faces[0].landmarks[468]
+    turns = int(np.round(np.degrees(np.arctan2(eyes[1], eyes[0])) / 90)) % 4
+    if turns == 0:
+        return photo, faces, []
+    turned = np.ascontiguousarray(np.rot90(photo, turns))
+    faces = search_faces(tracker, _to_uint8(turned))
+    if not faces:
+        raise InputError("the face lies on its side and was lost when turned upright; rotate the photo and try again")
+    return turned, faces, [f"the photo was turned by {90 * turns} degrees"]
+
+
+def _track_in_crop(
+    tracker: FaceTracker, image: np.ndarray, face: TrackedFace, crop_to_photo: np.ndarray
+) -> TrackedFace:
+    """Track again in the crop, where the face has the size the tracker knows best."""
+    scale, offset = crop_to_photo[0, 0], crop_to_photo[:, 2]
+    expected = face.moved(1 / scale, -offset / scale)
+    found = tracker.detect(_to_uint8(image))
+    if not found:
+        return expected
+    return min(found, key=lambda other: np.linalg.norm(other.landmarks.mean(0) - expected.landmarks.mean(0)))
+
+
+def _to_uint8(image: np.ndarray) -> np.ndarray:
+    return np.round(image * 255).astype(np.uint8)
