@@ -1,0 +1,1 @@
+"""Rendering: cameras, the rasterizer and its backends, frames for video."""

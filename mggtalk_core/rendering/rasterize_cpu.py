@@ -1,0 +1,261 @@
+"""The CPU backend: compiled kernels (kernels.py) driven by a few plain Python threads.
+
+A frame is two rounds of parallel work with one barrier between them:
+
+1. *project*: each thread takes a run of Gaussians.
+2. *bands*: the image's tile rows are cut into bands of about equal cost (the projection counted it); each band selects
+   its own Gaussians, sorts them, bins them into tiles and blends, without looking at any other band.
+
+Every pixel is blended by exactly one band in depth order, so the picture does not depend on how many threads ran.
+Buffers live in workspaces that are lent to one call at a time: any number of renders may run at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from . import kernels
+from .kernels import TILE
+
+BANDS_PER_THREAD = 2
+BAND_OVERHEAD = 200  # cost of an empty tile row, in 8-pixel groups
+MAX_SIDE = 32767  # pixel boxes are int16
+
+
+def available_cpus() -> int:
+    """CPUs this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_pool: ThreadPoolExecutor | None = None
+
+
+def _forget_pool() -> None:
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)  # threads do not survive a fork; a fresh pool is made on demand
+
+
+def _threads() -> ThreadPoolExecutor:
+    global _pool
+    if _pool is None:
+        _pool = ThreadPoolExecutor(available_cpus(), thread_name_prefix="mggtalk-raster")
+    return _pool
+
+
+def run_parallel(tasks: int, threads: int, work: Callable[[int], None]) -> None:
+    """work(0) .. work(tasks - 1), shared between the calling thread and threads - 1 helpers."""
+    queue = deque(range(tasks))
+
+    def drain() -> None:
+        while True:
+            try:
+                task = queue.popleft()
+            except IndexError:
+                return
+            work(task)
+
+    helpers = [_threads().submit(drain) for _ in range(min(threads, tasks) - 1)]
+    drain()
+    for helper in helpers:
+        helper.result()
+
+
+class _Band:
+    """Scratch of one band: sort keys and ids, tile counts, lists and one tile's pixels."""
+
+    def __init__(self):
+        self.lists = np.zeros(1 << 15, np.int32)
+        self.histogram = np.zeros(1 << kernels.RADIX_BITS, np.int32)
+        self.n = self.tiles = self.buffer_size = -1
+
+    def fit(self, n: int, tiles: int, planes: int) -> None:
+        if self.n < n:
+            self.n = n
+            self.keys_a, self.keys_b = np.empty(n, np.uint32), np.empty(n, np.uint32)
+            self.ids_a, self.ids_b = np.empty(n, np.int32), np.empty(n, np.int32)
+        if self.tiles < tiles:
+            self.tiles = tiles
+            self.counts = np.empty(tiles + 1, np.int32)
+        if self.buffer_size < kernels.tile_buffer_size(planes):
+            self.buffer_size = kernels.tile_buffer_size(planes)
+            self.buffer = np.empty(self.buffer_size, np.float32)
+
+
+class Workspace:
+    """All buffers of one frame in flight (layouts in kernels.py); they only ever grow."""
+
+    def __init__(self):
+        self.n = self.stride = 0
+        self.bands: list[_Band] = []
+
+    def fit(self, n: int, planes: int, bands: int, tiles: int) -> None:
+        stride = kernels.record_length(planes)
+        if self.n < n or self.stride < stride:
+            self.n, self.stride = max(n, self.n), max(stride, self.stride)
+            self.record_memory = np.empty(self.n * self.stride + 16, np.float32)
+            self.boxes, self.depths = np.empty((self.n, 4), np.int16), np.empty(self.n, np.float32)
+        # Start records on a 64-byte boundary: each then is exactly one cache line (P <= 8).
+        start = (-self.record_memory.ctypes.data % 64) // 4
+        self.records = self.record_memory[start : start + n * stride].reshape(n, stride)
+        while len(self.bands) < bands:
+            self.bands.append(_Band())
+        for band in self.bands[:bands]:
+            band.fit(n, tiles, planes)
+
+
+_idle_workspaces: deque[Workspace] = deque(maxlen=16)
+
+
+def borrow_workspace() -> Workspace:
+    """A workspace nobody else uses; give it back with `return_workspace`."""
+    try:
+        return _idle_workspaces.pop()
+    except IndexError:
+        return Workspace()
+
+
+def return_workspace(workspace: Workspace) -> None:
+    _idle_workspaces.append(workspace)
+
+
+def camera_tuple(viewmat: np.ndarray, K: np.ndarray, width: int, height: int) -> tuple[np.float32, ...]:
+    """The 22 floats the projection kernel wants (kernels.project); the Jacobian is frozen 15 % beyond the image edge."""
+    V, K = np.asarray(viewmat, np.float64), np.asarray(K, np.float64)
+    fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
+    margin_x, margin_y = 0.15 * width / fx, 0.15 * height / fy
+    limits = (-cx / fx - margin_x, (width - cx) / fx + margin_x, -cy / fy - margin_y, (height - cy) / fy + margin_y)
+    return tuple(np.float32(v) for v in (*V[:3].ravel(), fx, fy, cx, cy, *limits, width, height))
+
+
+def pad_to_group(n: int, *arrays: np.ndarray | None) -> list[np.ndarray | None]:
+    """Contiguous float32 arrays of at least 8 rows; added rows are zero, hence opacity 0, hence not drawn."""
+    out = []
+    for array in arrays:
+        if array is not None:
+            array = np.ascontiguousarray(array, np.float32)
+            if n < 8:
+                array = np.concatenate([array, np.zeros((8 - n, *array.shape[1:]), np.float32)])
+        out.append(array)
+    return out
+
+
+class Frame:
+    """One projected frame in a workspace: `bands()` blends it, and the backward pass looks at it again."""
+
+    def __init__(self, workspace, gaussians, planes, camera, width, height, threads):
+        """gaussians: (means, covars | None, quats | None, scales | None, opacities, colors), from `pad_to_group`."""
+        self.workspace, self.threads, self.width, self.height = workspace, threads, width, height
+        self.n = n = len(gaussians[0])
+        self.channels, self.planes = (0,) * gaussians[5].shape[1], (0,) * planes
+        self.tiles_x, self.tile_rows = -(-width // TILE), -(-height // TILE)
+        bands = 1 if threads == 1 else min(BANDS_PER_THREAD * threads, self.tile_rows)
+        workspace.fit(n, planes, bands, self.tiles_x * self.tile_rows)
+        self.gaussians, self.camera = gaussians, camera
+        means, covars, quats, scales, opacities, colors = gaussians
+        cost = np.zeros((threads, self.tile_rows), np.int64)
+        cuts = [min(n, -(-n * t // threads // 8) * 8) for t in range(threads)] + [n]
+
+        def work(t: int) -> None:
+            kernels.project(
+                cuts[t], cuts[t + 1], means, covars, quats, scales, opacities, colors, self.channels, self.planes,
+                camera, workspace.records, workspace.boxes, workspace.depths, cost[t],
+            )  # fmt: skip
+
+        run_parallel(threads, threads, work)
+        total = np.cumsum(cost.sum(0) + BAND_OVERHEAD)
+        edges = [int(np.searchsorted(total, total[-1] * b / bands)) for b in range(1, bands)]
+        self.edges = [0, *edges, self.tile_rows]
+
+    def for_each_band(self, work: Callable[[_Band, int, int], None]) -> None:
+        """work(band, first tile row, end) for every band that is not empty, in parallel."""
+        rows = [(b, r0, r1) for b, (r0, r1) in enumerate(zip(self.edges, self.edges[1:])) if r0 < r1]
+
+        def run(k: int) -> None:
+            b, row0, row1 = rows[k]
+            work(self.workspace.bands[b], row0, row1)
+
+        run_parallel(len(rows), self.threads, run)
+
+    def bin(self, band: _Band, row0: int, row1: int) -> None:
+        """Sort and bin one band's Gaussians, growing its list if they do not fit."""
+        w = self.workspace
+        while True:
+            pairs = kernels.sort_and_bin(
+                self.n, self.tiles_x, row0, row1, w.boxes, w.depths.view(np.uint32), band.keys_a, band.ids_a,
+                band.keys_b, band.ids_b, band.histogram, band.counts, band.lists,
+            )  # fmt: skip
+            if pairs >= 0:
+                return
+            band.lists = np.zeros(-pairs * 5 // 4, np.int32)
+
+    def blend(self, rgb: np.ndarray, alpha: np.ndarray, depth: np.ndarray) -> None:
+        """Fill rgb (H, W, C), alpha (H, W), depth (H, W) float32."""
+
+        def work(band: _Band, row0: int, row1: int) -> None:
+            self.bin(band, row0, row1)
+            kernels.blend(
+                self.tiles_x, row0, row1, self.channels, self.planes, self.workspace.records, band.counts, band.lists,
+                band.buffer, rgb, alpha, depth,
+            )  # fmt: skip
+
+        self.for_each_band(work)
+
+    def blend_uint8(self, background: np.ndarray, rgb: np.ndarray, alpha: np.ndarray) -> None:
+        """Fill rgb (H, W, 3) and alpha (H, W) uint8 over background (H, W, 3) uint8."""
+
+        def work(band: _Band, row0: int, row1: int) -> None:
+            self.bin(band, row0, row1)
+            kernels.blend_uint8(
+                self.tiles_x, row0, row1, self.planes, self.workspace.records, band.counts, band.lists, band.buffer,
+                background, rgb, alpha,
+            )  # fmt: skip
+
+        self.for_each_band(work)
+
+
+def render_float(means, covars, quats, scales, opacities, colors, viewmat, K, width, height, threads):
+    """numpy in, numpy out: (rgb (H, W, C), alpha (H, W), depth (H, W)) float32 without background."""
+    n, channels = colors.shape
+    gaussians = pad_to_group(n, means, covars, quats, scales, opacities, colors)
+    workspace = borrow_workspace()
+    camera = camera_tuple(viewmat, K, width, height)
+    frame = Frame(workspace, gaussians, channels + 1, camera, width, height, threads)
+    rgb = np.empty((height, width, channels), np.float32)
+    alpha, depth = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
+    frame.blend(rgb, alpha, depth)
+    return_workspace(workspace)
+    return rgb, alpha, depth
+
+
+class CpuRenderer:
+    """Numpy frames for video: no autograd, no depth, uint8 straight from the blending kernel."""
+
+    def __init__(self, max_threads: int | None = None):
+        self.threads = max_threads or available_cpus()
+
+    def render_uint8(self, means, covars6, opacities, colors, viewmat, K, width, height, background, *, out=None):
+        """One finished frame over a background.
+
+        means (N, 3), covars6 (N, 6) xx,xy,xz,yy,yz,zz, opacities (N,), colors (N, 3) 0..1; viewmat (4, 4), K (3, 3);
+        background uint8 (height, width, 3) or (3,). Returns rgb (height, width, 3), alpha (height, width) uint8, which
+        are new arrays unless `out` = (rgb, alpha) is given.
+        """
+        if out is None:
+            out = np.empty((height, width, 3), np.uint8), np.empty((height, width), np.uint8)
+        background = np.ascontiguousarray(np.broadcast_to(np.asarray(background, np.uint8), (height, width, 3)))
+        gaussians = pad_to_group(len(means), means, covars6, None, None, opacities, colors)
+        workspace = borrow_workspace()
+        camera = camera_tuple(viewmat, K, width, height)
+        frame = Frame(workspace, gaussians, 3, camera, width, height, self.threads)
+        frame.blend_uint8(background, *out)
+        return_workspace(workspace)
+        return out

@@ -1,0 +1,8 @@
+"""What every backend agrees on: gsplat's "classic" rasterization (gsplat 1.5 defaults)."""
+
+EPS2D = 0.3  # px^2 added to the diagonal of the projected covariance: nothing is thinner than a pixel
+ALPHA_MIN = 1.0 / 255.0  # fainter contributions are skipped
+ALPHA_MAX = 0.999
+T_MIN = 1e-4  # a pixel stops before the Gaussian that would leave this transmittance or less
+EXTENT = 3.33  # standard deviations; at opacity 1 this is where alpha falls under ALPHA_MIN
+NEAR = 0.01  # m
