@@ -12,7 +12,6 @@ from mggtalk_core.gaussians.splat_io import (
     SH_C0,
     decode_splat,
     encode_splat,
-    gaussians_from_covariances,
     read_splat_file,
     write_splat_file,
 )
@@ -80,24 +79,6 @@ def test_splat_round_trip_keeps_every_record(scene):
     torch.testing.assert_close(back.scales[order_back], scene.scales[order], rtol=0, atol=0)
     assert (back.colors[order_back] - scene.colors[order]).abs().max() < 1 / 255
     assert same_rotation_degrees(back.quats[order_back], scene.quats[order]).max() < 2
-
-
-def test_covariances_become_the_same_ellipsoids():
-    generator = np.random.default_rng(0)
-    factor = generator.normal(size=(50, 3, 3)) * 0.01
-    covariance = factor @ factor.transpose(0, 2, 1)
-    six = covariance[:, [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
-    gaussians = gaussians_from_covariances(np.zeros((50, 3)), six, np.ones(50), np.ones((50, 3)))
-    w, x, y, z = gaussians.quats.double().numpy().T
-    rotation = np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    ).transpose(2, 0, 1)
-    rebuilt = rotation * gaussians.scales.double().numpy()[:, None] ** 2 @ rotation.transpose(0, 2, 1)
-    np.testing.assert_allclose(rebuilt, covariance, atol=1e-8)
 
 
 def test_files_are_written_whole_and_by_suffix(scene, tmp_path):

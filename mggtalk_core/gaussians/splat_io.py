@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
+from ..media.files import atomic_path
 from ..types import Gaussians
 
 SH_C0 = 0.28209479177387814
@@ -48,27 +49,6 @@ def sh_to_colors(coefficients: torch.Tensor) -> torch.Tensor:
     return (0.5 + SH_C0 * coefficients).clamp(0, 1)
 
 
-def gaussians_from_covariances(
-    means: np.ndarray,  # (N, 3) m
-    covariances: np.ndarray,  # (N, 6) m^2: xx, xy, xz, yy, yz, zz
-    opacities: np.ndarray,  # (N,)
-    colors: np.ndarray,  # (N, 3)
-) -> Gaussians:
-    """Gaussians whose rotation and scale are the principal axes of their covariances."""
-    xx, xy, xz, yy, yz, zz = np.asarray(covariances, np.float64).T
-    matrices = np.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz], axis=1).reshape(-1, 3, 3)
-    variances, axes = np.linalg.eigh(matrices)
-    axes[np.linalg.det(axes) < 0, :, 0] *= -1  # a rotation, not a reflection
-    to_tensor = lambda array: torch.from_numpy(np.ascontiguousarray(array, np.float32))  # noqa: E731
-    return Gaussians(
-        means=to_tensor(means),
-        quats=to_tensor(_matrices_to_quats(axes)),
-        scales=to_tensor(np.sqrt(np.maximum(variances, 1e-14))),
-        opacities=to_tensor(opacities),
-        colors=to_tensor(colors),
-    )
-
-
 def encode_splat(gaussians: Gaussians, file_format: str) -> bytes:
     """The Gaussians as the bytes of a "ply", "spz" or "splat" file.
 
@@ -94,12 +74,8 @@ def write_splat_file(gaussians: Gaussians, path: str | os.PathLike) -> None:
     """Write a .ply, .spz or .splat file (by its suffix); the file appears whole or not at all."""
     path = Path(path)
     data = encode_splat(gaussians, path.suffix.lstrip(".").lower())
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_splat_file(path: str | os.PathLike) -> Gaussians:
@@ -261,10 +237,3 @@ def _format(name: str):
 def _to_bytes(values: np.ndarray) -> bytes:
     """Values rounded and clipped to one byte each."""
     return np.clip(np.round(values), 0, 255).astype(np.uint8).tobytes()
-
-
-def _matrices_to_quats(matrices: np.ndarray) -> np.ndarray:
-    """Rotation matrices (N, 3, 3) as unit quaternions wxyz (N, 4)."""
-    from scipy.spatial.transform import Rotation
-
-    return Rotation.from_matrix(matrices).as_quat()[:, [3, 0, 1, 2]]
