@@ -121,16 +121,22 @@ def write_sidecar(output: str | Path, provenance: Provenance) -> Path:
         InputError: the folder can't be written.
     """
     path = sidecar_path(output)
-    record = {"output": Path(output).name, "output_sha256": hash_file(output), **asdict(provenance)}
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write_json(path, {"output": Path(output).name, "output_sha256": hash_file(output), **asdict(provenance)})
     return path
 
 
-def sign_c2pa(path: str | Path, certificate: str | Path, key: str | Path, provenance: Provenance) -> None:
+def _write_json(path: Path, record: dict) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def sign_c2pa(
+    path: str | Path, certificate: str | Path, key: str | Path, digital_source_type: str = COMPOSITE
+) -> None:
     """Signs a finished MP4 or PNG in place with the user's certificate chain and private key (PEM, ES256).
 
     Needs the extra `c2pa`. Tag first and sign last: any later change, also a remux, breaks or drops the signature.
+    The hash in the sidecar, when there is one, is brought up to date.
 
     Raises:
         InputError: the extra is missing, or certificate and key do not fit.
@@ -141,7 +147,7 @@ def sign_c2pa(path: str | Path, certificate: str | Path, key: str | Path, proven
         raise InputError('C2PA signing needs the c2pa library; install it with `pip install "mggtalk[c2pa]"`') from None
     path, chain = Path(path), require_file(certificate, "certificate").read_bytes()
     private_key = require_file(key, "key").read_bytes()
-    action = {"action": "c2pa.created", "digitalSourceType": provenance.digital_source_type}
+    action = {"action": "c2pa.created", "digitalSourceType": digital_source_type}
     manifest = {
         "claim_generator_info": [{"name": "ComfyUI-MGGTalk", "version": __version__}],
         "assertions": [{"label": "c2pa.actions", "data": {"actions": [action]}}],
@@ -156,3 +162,7 @@ def sign_c2pa(path: str | Path, certificate: str | Path, key: str | Path, proven
     except c2pa.C2paError as error:
         message = " ".join(str(error).split())
         raise InputError(f"C2PA signing failed ({message}); give a PEM certificate chain and its ES256 key") from None
+    sidecar = sidecar_path(path)
+    if sidecar.is_file():
+        record = json.loads(sidecar.read_text(encoding="utf-8"))
+        _write_json(sidecar, {**record, "output_sha256": hash_file(path)})

@@ -47,18 +47,18 @@ class VideoReader:
                     raise InputError(f"{self.path}: there is no picture in this file; give a video")
                 stream = streams[0]
                 self._stream_index = stream.index
-                self.width, self.height = stream.codec_context.width, stream.codec_context.height
+                self._check_size(stream.codec_context.width, stream.codec_context.height)
+                first = next(container.decode(stream), None)
+                if first is None:
+                    raise InputError(f"{self.path}: the video has no frames; convert it to MP4")
+                lying = first.rotation % 180 != 0
+                self.width, self.height = (first.height, first.width) if lying else (first.width, first.height)
                 self.fps = _usable_rate(stream)  # Fraction
                 self.has_audio = bool(container.streams.audio)
                 self.audio_delay = _audio_delay(container, stream)  # s the sound starts after the picture
                 seconds = _seconds(stream, container)
         except av.error.FFmpegError as error:
             raise InputError(f"{self.path}: not a readable video ({error.strerror}); convert it to MP4") from None
-        if min(self.width, self.height) < MIN_SIDE or self.width * self.height > MAX_PIXELS:
-            raise InputError(
-                f"{self.path}: frames of {self.width}x{self.height} pixels are not usable; "
-                f"scale the video to {MIN_SIDE} to 8192 pixels a side"
-            )
         self.seconds = seconds  # float or None, as the container says
         self.frame_estimate = None if seconds is None else max(1, round(seconds * self.fps))
 
@@ -71,8 +71,7 @@ class VideoReader:
                 stream = container.streams[self._stream_index]
                 stream.thread_type = "AUTO"
                 for frame in container.decode(stream):
-                    if frame.width * frame.height > MAX_PIXELS:
-                        raise InputError(f"{self.path}: a frame of {frame.width}x{frame.height} pixels is too large")
+                    self._check_size(frame.width, frame.height)
                     time = frame.time if frame.time is not None else index / float(self.fps)
                     start = time if start is None else start
                     rgb = frame.to_ndarray(format="rgb24", interpolation=EXACT_COLOURS)
@@ -84,8 +83,13 @@ class VideoReader:
             raise InputError(
                 f"{self.path}: damaged after frame {index} ({error.strerror}); cut or convert the video"
             ) from None
-        if index == 0:
-            raise InputError(f"{self.path}: the video has no frames; convert it to MP4")
+
+    def _check_size(self, width: int, height: int) -> None:
+        if min(width, height) < MIN_SIDE or width * height > MAX_PIXELS:
+            raise InputError(
+                f"{self.path}: frames of {width}x{height} pixels are not usable; "
+                f"scale the video to {MIN_SIDE} to 8192 pixels a side"
+            )
 
     def frames(self, fps: float | Fraction) -> Iterator[VideoFrame]:
         """The frames at a constant rate: at each time k / fps the last picture shown by then."""
