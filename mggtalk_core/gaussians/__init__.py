@@ -1,0 +1,1 @@
+"""SGP: Gaussian parameters of visible and hidden points, the reusable head, and its motion."""

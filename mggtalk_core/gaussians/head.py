@@ -1,0 +1,138 @@
+"""The reusable talking head: canonical Gaussians, what moves them, and the picture they came from."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..errors import InputError
+from ..types import Camera, Gaussians
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class GaussianHead:
+    """G_den at rest (the photo's own expression and pose) with its binding to the head model, canonical metres."""
+
+    positions: torch.Tensor  # (N, 3) float32 m
+    covars: torch.Tensor  # (N, 6) float32 m^2: xx, xy, xz, yy, yz, zz
+    colors: torch.Tensor  # (N, 3) float32 sRGB 0..1
+    opacities: torch.Tensor  # (N,) float32 0..1
+    faces: torch.Tensor  # (N,) int32, bound triangle
+    barycentric: torch.Tensor  # (N, 3) float32
+    expression_weight: torch.Tensor  # (N,) float32 0..1
+    pose_weight: torch.Tensor  # (N,) float32 0..1
+    origin: torch.Tensor  # (N,) uint8 VISIBLE | SYMMETRIC | INTERIOR
+    vertices: torch.Tensor  # (V, 3) float32 m, the person's head model at rest
+    triangles: torch.Tensor  # (F, 3) int32
+    expression_basis: torch.Tensor  # (52, V, 3) float32 m
+    source_expression: torch.Tensor  # (52,) float32, the expression at rest
+    neck: torch.Tensor  # (3,) float32 m, the joint the head turns about
+    viewmat: torch.Tensor  # (4, 4) float32, the photo's camera
+    K: torch.Tensor  # (3, 3) float32 pixels of the crop
+    background: torch.Tensor  # (S, S, 3) uint8 sRGB, the crop without the person
+    photo: torch.Tensor  # (H, W, 3) uint8 sRGB, the whole photo
+    crop_to_photo: torch.Tensor  # (2, 3) float64, crop pixels -> photo pixels
+    warnings: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def crop_size(self) -> int:
+        """Side of the crop the head was built from, pixels."""
+        return self.background.shape[0]
+
+    @property
+    def camera(self) -> Camera:
+        """The photo's camera over the crop."""
+        return Camera(self.viewmat.numpy(), self.K.numpy(), self.crop_size, self.crop_size)
+
+    def at_rest(self) -> Gaussians:
+        """The head in the photo's own expression and pose, in gsplat's parametrisation."""
+        return gaussians_from_covars(self.positions, self.covars, self.opacities, self.colors)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write one safetensors file; the expression basis is stored as float16."""
+        path = Path(path)
+        tensors = {f.name: getattr(self, f.name).contiguous() for f in fields(self) if f.name != "warnings"}
+        tensors["expression_basis"] = tensors["expression_basis"].half()
+        metadata = {"format": "mggtalk-head", "version": str(FORMAT_VERSION), "warnings": json.dumps(self.warnings)}
+        handle, partial = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
+        os.close(handle)
+        try:
+            save_file(tensors, partial, metadata)
+            os.replace(partial, path)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+
+    @staticmethod
+    def load(path: str | os.PathLike) -> GaussianHead:
+        """Read a file written by `save`.
+
+        Raises:
+            InputError: not a head file, or of another format version.
+        """
+        try:
+            with safe_open(str(path), "pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != "mggtalk-head":
+                    raise InputError(f"{path} is not a saved MGGTalk head; expected a file made by Save Head")
+                if metadata.get("version") != str(FORMAT_VERSION):
+                    raise InputError(
+                        f"{path} has head format {metadata.get('version')}, expected {FORMAT_VERSION}; "
+                        "build the head from its photo again"
+                    )
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"cannot read head file {path}: {error}") from error
+        missing = {f.name for f in fields(GaussianHead)} - {"warnings"} - tensors.keys()
+        if missing:
+            raise InputError(f"{path} is not a complete MGGTalk head; it lacks {', '.join(sorted(missing))}")
+        tensors["expression_basis"] = tensors["expression_basis"].float()
+        return GaussianHead(**tensors, warnings=tuple(json.loads(metadata.get("warnings", "[]"))))
+
+    def without(self, origin: int) -> GaussianHead:
+        """The head without the points of one origin (for ablations)."""
+        keep = self.origin != origin
+        per_point = ("positions", "covars", "colors", "opacities", "faces", "barycentric", "expression_weight",
+                     "pose_weight", "origin")  # fmt: skip
+        return replace(self, **{name: getattr(self, name)[keep] for name in per_point})
+
+
+def covars_from_axes(axes: np.ndarray) -> np.ndarray:
+    """Covariances (N, 6) xx, xy, xz, yy, yz, zz of surfels with half axes (N, 3, 3) in rows."""
+    matrix = np.einsum("nka,nkb->nab", axes, axes)
+    return matrix[:, (0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2)].astype(np.float32)
+
+
+def covar_matrices(covars: torch.Tensor) -> torch.Tensor:
+    """Covariances (N, 6) xx, xy, xz, yy, yz, zz as symmetric matrices (N, 3, 3)."""
+    return covars[:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].reshape(-1, 3, 3)
+
+
+def gaussians_from_covars(
+    means: torch.Tensor, covars: torch.Tensor, opacities: torch.Tensor, colors: torch.Tensor
+) -> Gaussians:
+    """Gaussians with covariances (N, 6) as scales (descending order not implied) and wxyz quaternions, by eigenvectors."""
+    from kornia.geometry.conversions import rotation_matrix_to_quaternion
+
+    # float64: the thin axis of a surfel is 1e-3 of its others, 1e-6 in the covariance, next to float32's rounding.
+    values, vectors = torch.linalg.eigh(covar_matrices(covars).double())
+    vectors[:, :, 0] *= torch.linalg.det(vectors).sign()[:, None]  # eigenvectors may be a reflection
+    return Gaussians(
+        means=means,
+        quats=rotation_matrix_to_quaternion(vectors).float(),
+        scales=values.clamp_min(1e-14).sqrt().float(),
+        opacities=opacities,
+        colors=colors,
+    )

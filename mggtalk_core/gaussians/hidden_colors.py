@@ -1,0 +1,107 @@
+"""Colours by rule for surface no pixel shows: mouth cavity, teeth, tongue, eyeballs, lids, the back of the head."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from ..geometry.binding import polygon_mask
+from ..geometry.interior import mouth_centre
+from ..geometry.mesh_raster import vertex_normals
+from ..headmodel.landmarks import LEFT_EYE_RING, RIGHT_EYE_RING, inter_ocular_distance
+from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
+from ..types import VISIBLE, PointCloud
+
+TOOTH_WHITE = np.array([1.0, 0.97, 0.92], np.float32)
+MOUTH_DEPTH = 0.05
+"""Length, metres, over which the mouth darkens inward."""
+
+LID_REACH = 0.026
+"""Skin within this distance of an eyeball's centre is eyelid, metres."""
+
+
+def hidden_colors(points: PointCloud, hidden: np.ndarray, head: HeadModel) -> np.ndarray:
+    """Colours (n, 3) sRGB 0..1 for the points with indices `hidden` (n,)."""
+    portrait = points.portrait
+    part = head.parts[points.faces[hidden]]
+    cavity = head.mouth_interior[points.faces[hidden]]
+    positions = points.positions[hidden]
+    normals = _normals(points, hidden, head)
+    skin, lips = _skin_color(points, head), _lip_color(portrait)
+    inward = np.clip((positions[:, 2] - mouth_centre(portrait.vertices, head)[2]) / MOUTH_DEPTH, 0, 1)[:, None]
+
+    colors = np.empty((len(hidden), 3), np.float32)
+    colors[cavity] = (lips * [1, 0.75, 0.75]) * 0.75 * np.exp(-3 * inward[cavity])
+    teeth = (part == UPPER_TEETH) | (part == LOWER_TEETH)
+    frontal = 0.55 + 0.45 * np.clip(-normals[:, 2:], 0, 1)
+    enamel = 0.35 * skin + 0.65 * TOOTH_WHITE * min(1.35 * float(skin.mean()) + 0.2, 0.97)
+    shade = (0.3 + 0.7 * frontal) * np.exp(-np.clip(inward - 0.25, 0, 1))
+    colors[teeth] = (enamel * shade)[teeth]
+    tongue = part == TONGUE
+    upward = 0.5 + 0.5 * np.clip(-0.5 * normals[:, 1:2] - 0.7 * normals[:, 2:], 0, 1)
+    colors[tongue] = (lips * [1, 0.8, 0.8] * upward * np.exp(-1.5 * inward))[tongue]
+    eyes = (part == LEFT_EYE) | (part == RIGHT_EYE)
+    colors[eyes] = _eye_colors(points, positions[eyes], head, skin)
+    surface = (part == SKIN) & ~cavity
+    colors[surface] = _skin_colors(points, positions[surface], head)
+    return colors.clip(0, 1)
+
+
+def _normals(points: PointCloud, chosen: np.ndarray, head: HeadModel) -> np.ndarray:
+    """Outward unit normals (n, 3) of the head model where points are bound, canonical frame."""
+    normals = vertex_normals(points.portrait.vertices, head.faces)
+    return (normals[head.faces[points.faces[chosen]]] * points.barycentric[chosen][..., None]).sum(1)
+
+
+def _skin_color(points: PointCloud, head: HeadModel) -> np.ndarray:
+    """Median colour (3,) of the visible face."""
+    face = (points.origin == VISIBLE) & (head.parts[points.faces] == SKIN) & (points.expression_weight > 0.99)
+    front = face & (points.positions[:, 1] < 0.1) & (points.positions[:, 2] < 0.035)
+    return np.median(points.colors[front if front.any() else face], axis=0)
+
+
+def _lip_color(portrait) -> np.ndarray:
+    """Mean colour (3,) at the middle of both lips."""
+    size = portrait.image.shape[0]
+    columns, rows = portrait.landmarks[[0, 17, 37, 267, 84, 314]].astype(int).clip(0, size - 1).T
+    return portrait.image[rows, columns].mean(0)
+
+
+def _eye_colors(points: PointCloud, positions: np.ndarray, head: HeadModel, skin: np.ndarray) -> np.ndarray:
+    """Eyeball under the lids: the nearest visible eyeball pixel, or a shaded white farther away."""
+    white = np.array([0.8, 0.78, 0.76]) * min(1.15 * float(skin.mean()) + 0.15, 1) * 0.75
+    part = head.parts[points.faces]
+    eyes = (points.origin == VISIBLE) & ((part == LEFT_EYE) | (part == RIGHT_EYE))
+    if not eyes.any():
+        return np.broadcast_to(white, positions.shape)
+    distance, nearest = cKDTree(points.positions[eyes]).query(positions)
+    return np.where((distance > 0.003)[:, None], white, points.colors[eyes][nearest])
+
+
+def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> np.ndarray:
+    """Hidden skin: the mean of the nearest known colours; on eyelids of skin above the eye, not of lashes."""
+    known = points.origin != 2
+    _, nearest = cKDTree(points.positions[known]).query(positions, k=8)
+    colors = points.colors[known][nearest].mean(1) * 0.97
+
+    portrait = points.portrait
+    size = portrait.image.shape[0]
+    eyes = np.zeros((size, size), bool)
+    for ring in (RIGHT_EYE_RING, LEFT_EYE_RING):
+        # The lid outline grown by a lash's length.
+        outline = portrait.landmarks[list(ring)]
+        grow = 0.08 * inter_ocular_distance(portrait.landmarks)
+        centre = outline.mean(0)
+        direction = outline - centre
+        length = np.linalg.norm(direction, axis=1, keepdims=True) + 1e-9
+        eyes |= polygon_mask(centre + direction * (1 + grow / length), size)
+    rows, columns = points.pixels.clip(0).T
+    skin = (points.origin == VISIBLE) & (head.parts[points.faces] == SKIN) & (points.expression_weight > 0.9)
+    lid_source = skin & ~eyes[rows, columns]
+    centres = np.array([portrait.vertices[head.part_vertices(part)].mean(0) for part in (LEFT_EYE, RIGHT_EYE)])
+    on_lid = np.linalg.norm(positions[:, None] - centres, axis=2).min(1) < LID_REACH
+    if on_lid.any() and lid_source.any():
+        above = positions[on_lid] + np.array([0, -0.007, -0.005], np.float32)
+        _, nearest = cKDTree(points.positions[lid_source]).query(above, k=12)
+        colors[on_lid] = points.colors[lid_source][nearest].mean(1) * 0.95
+    return colors

@@ -1,0 +1,33 @@
+"""DSGR, depth-aware symmetric geometry reconstruction: from a portrait to points that cover the whole head."""
+
+from __future__ import annotations
+
+from ..headmodel.model import load_head_model
+from ..types import DepthMap, PointCloud, Portrait
+from .depth import head_prior_depth
+from .interior import interior_points
+from .surfels import visible_points
+from .symmetry import concatenate, symmetric_points
+
+
+def estimate_depth(portrait: Portrait) -> DepthMap:
+    """Depth, normals and head-model binding of the portrait's person (paper: Depth Est.)."""
+    return head_prior_depth(portrait)
+
+
+def build_points(
+    portrait: Portrait, depth_map: DepthMap, *, symmetry: bool = True, voxel_filter: bool = True
+) -> PointCloud:
+    """[P_f ; P_f^s] and hidden surface (paper: Surface Rec., Sym., Filter).
+
+    `symmetry` mirrors the visible points to the hidden side; `voxel_filter` drops mirrored points that only repeat
+    visible ones.
+    """
+    head = load_head_model()
+    chin_height = float(head.landmarks_of(portrait.vertices)[152, 1])
+    visible = visible_points(portrait, depth_map, chin_height)
+    clouds = [visible]
+    if symmetry:
+        clouds.append(symmetric_points(visible, head, voxel_filter=voxel_filter))
+    clouds.append(interior_points(visible, head, chin_height))
+    return concatenate(clouds)

@@ -1,0 +1,112 @@
+"""Hidden head-model surface: mouth cavity, teeth, tongue, eyeballs, the lids' other half, the back of the head."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..headmodel.landmarks import INNER_LIP_RING
+from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
+from ..types import INTERIOR, PointCloud
+from .pose_weights import head_pose_weight
+from .projection import project, to_camera
+from .surfels import MAX_OPACITY, SURFEL_SIGMA
+from .symmetry import in_free_space
+
+HIDDEN_MARGIN = 0.0012
+"""How far behind the visible surface hidden surface must lie, metres: nearer, it would shine through."""
+
+CAVITY_SPACING, TEETH_SPACING, TONGUE_SPACING, EYE_SPACING, SKIN_SPACING = 0.0020, 0.0014, 0.0018, 0.0012, 0.0018
+"""Distance between sampled points, metres; finer where the eye looks."""
+
+DETAIL_SPACING = 0.0012
+"""The same for skin around eyes and mouth, which unfolds when they close and open."""
+
+COLLAR_HEIGHT = 0.16
+"""Below this height (metres under the eyes) the photo's clothes are the surface, not the head model's neck."""
+
+
+def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> PointCloud:
+    """Points on head-model surface that no pixel shows; colours are left to the decoder (black here)."""
+    vertices = points.portrait.vertices
+    seen = np.zeros(len(head.faces), bool)
+    on_model = points.depth_map.distance == 0
+    seen[np.unique(points.depth_map.face[on_model & (points.depth_map.face >= 0)])] = True
+
+    centres = vertices[head.faces].mean(1)
+    mouth = mouth_centre(vertices, head)
+    skin = (head.parts == SKIN) & ~seen
+    cavity = head.mouth_interior & ~seen
+    eyes = ((head.parts == LEFT_EYE) | (head.parts == RIGHT_EYE)) & ~seen & (centres[:, 2] < 0.012)
+    near_eye = np.min(
+        [np.linalg.norm(centres - vertices[head.part_vertices(part)].mean(0), axis=1) for part in (LEFT_EYE, RIGHT_EYE)],
+        axis=0,
+    )
+    detailed = (near_eye < 0.028) | (np.linalg.norm((centres - mouth) * [0.8, 1.3, 1], axis=1) < 0.035)
+    skin &= ~head.mouth_interior & (centres[:, 1] < COLLAR_HEIGHT)
+    groups = (
+        (cavity, CAVITY_SPACING),
+        ((head.parts == UPPER_TEETH) | (head.parts == LOWER_TEETH), TEETH_SPACING),
+        (head.parts == TONGUE, TONGUE_SPACING),
+        (eyes, EYE_SPACING),
+        (skin & ~detailed, SKIN_SPACING),
+        (skin & detailed, DETAIL_SPACING),
+    )
+    sampled = [sample_faces(vertices, head.faces, np.flatnonzero(group), spacing) for group, spacing in groups]
+    faces, barycentric, positions, axes = (np.concatenate(parts) for parts in zip(*sampled))
+    keep = in_free_space(positions, points, HIDDEN_MARGIN) | _outside_picture(positions, points)
+    faces, barycentric, positions, axes = (array[keep] for array in (faces, barycentric, positions, axes))
+    count = len(faces)
+    return PointCloud(
+        positions=positions.astype(np.float32),
+        axes=axes.astype(np.float32),
+        colors=np.zeros((count, 3), np.float32),
+        opacities=np.full(count, MAX_OPACITY, np.float32),
+        faces=faces.astype(np.int32),
+        barycentric=barycentric.astype(np.float32),
+        expression_weight=np.ones(count, np.float32),
+        pose_weight=head_pose_weight(positions, chin_height),
+        origin=np.full(count, INTERIOR, np.uint8),
+        pixels=np.full((count, 2), -1, np.int32),
+        portrait=points.portrait,
+        depth_map=points.depth_map,
+    )
+
+
+def mouth_centre(vertices: np.ndarray, head: HeadModel) -> np.ndarray:
+    """Mean of the inner lip contour (3,) m."""
+    return head.landmarks_of(vertices)[list(INNER_LIP_RING)].mean(0)
+
+
+def sample_faces(
+    vertices: np.ndarray, faces: np.ndarray, members: np.ndarray, spacing: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Points spread over some triangles: face (n,), barycentric (n, 3), position (n, 3) m, surfel axes (n, 3, 3) m.
+
+    Points per triangle follow its area; within it they are a low-discrepancy sequence (R2, Roberts 2018), the same
+    every time.
+    """
+    corners = vertices[faces[members]]
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    area = 0.5 * np.linalg.norm(normal, axis=1)
+    counts = np.maximum((area / spacing**2).astype(int), 1)
+    triangle = np.repeat(np.arange(len(members)), counts)
+    within = np.arange(len(triangle)) - np.repeat(np.cumsum(counts) - counts, counts)
+    r = np.sqrt((0.5 + within * 0.7548776662466927) % 1)
+    s = (0.5 + within * 0.5698402909980532) % 1
+    barycentric = np.stack([1 - r, r * (1 - s), r * s], 1)
+    positions = (corners[triangle] * barycentric[..., None]).sum(1)
+
+    edge = corners[:, 1] - corners[:, 0]
+    edge = edge / (np.linalg.norm(edge, axis=1, keepdims=True) + 1e-12)
+    normal = normal / (np.linalg.norm(normal, axis=1, keepdims=True) + 1e-12)
+    across = np.cross(normal, edge)
+    # 1.4: points spread by area are up to that much farther apart than on a grid.
+    extent = 1.4 * SURFEL_SIGMA * spacing
+    axes = np.stack([edge * extent, across * extent, normal * 0.2 * extent], 1)
+    return members[triangle], barycentric, positions, axes[triangle]
+
+
+def _outside_picture(positions: np.ndarray, points: PointCloud) -> np.ndarray:
+    pixels = project(to_camera(positions, points.portrait.camera), points.portrait.camera)
+    size = points.depth_map.depth.shape[0]
+    return ~((pixels[:, :2] > 1) & (pixels[:, :2] < size - 1)).all(1)

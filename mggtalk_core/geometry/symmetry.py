@@ -1,0 +1,90 @@
+"""Symmetry (paper: Sym. and Filter): mirror the visible points onto the side the photo doesn't show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from ..headmodel.model import HeadModel
+from ..types import SYMMETRIC, PointCloud
+from .projection import project, to_camera
+
+FLIP = np.array([-1, 1, 1], np.float32)
+
+MIN_POSE_WEIGHT = 0.3
+"""Only what turns with the head is mirrored: shoulders and clothes are not symmetric about the head's plane."""
+
+FILTER_SPACING = 1.6
+"""A mirrored point is dropped when a visible one is nearer than this many times the visible surfels' own spacing."""
+
+
+def mirror_points(points: PointCloud, head: HeadModel) -> PointCloud:
+    """All points mirrored: bound to the mirror triangle, at the mirrored offset from it.
+
+    Mirroring through the head model's topology instead of at x = 0 keeps an asymmetric face's own shape.
+    """
+    corners = head.faces[points.faces]
+    vertices = points.portrait.vertices
+    mirrored_corners = head.mirror_vertices[corners]
+    mirrored_faces = head.mirror_faces[points.faces]
+    anchor = (vertices[corners] * points.barycentric[..., None]).sum(1)
+    mirrored_anchor = (vertices[mirrored_corners] * points.barycentric[..., None]).sum(1)
+    # The mirror triangle lists its corners in another order: move the barycentric weights along.
+    same_corner = head.faces[mirrored_faces][:, :, None] == mirrored_corners[:, None, :]
+    return replace(
+        points,
+        positions=(mirrored_anchor + (points.positions - anchor) * FLIP).astype(np.float32),
+        axes=points.axes * FLIP,
+        faces=mirrored_faces,
+        barycentric=(same_corner * points.barycentric[:, None, :]).sum(2).astype(np.float32),
+        origin=np.full(len(points), SYMMETRIC, np.uint8),
+    )
+
+
+def in_free_space(positions: np.ndarray, points: PointCloud, margin: float) -> np.ndarray:
+    """Mask (N,) of canonical positions (N, 3) the photo can't contradict.
+
+    They must project onto the person, at least `margin` metres behind what is visible there; in front of it or beside
+    the person the photo would show them.
+    """
+    portrait, depth = points.portrait, points.depth_map.depth
+    size = depth.shape[0]
+    pixels = project(to_camera(positions, portrait.camera), portrait.camera)
+    columns = pixels[:, 0].astype(int).clip(0, size - 1)
+    rows = pixels[:, 1].astype(int).clip(0, size - 1)
+    return pixels[:, 2] > depth[rows, columns] + margin  # False where depth is NaN, off the person
+
+
+def symmetric_points(points: PointCloud, head: HeadModel, *, voxel_filter: bool = True) -> PointCloud:
+    """P_f^s: mirrored points that add something: not already seen, and consistent with the photo."""
+    moving = points.pose_weight > MIN_POSE_WEIGHT
+    has_mirror = head.mirror_faces[points.faces] >= 0
+    mirrored = mirror_points(select(points, moving & has_mirror), head)
+    pixel = np.nanmedian(points.depth_map.depth) / points.portrait.camera.K[0, 0]
+    keep = in_free_space(mirrored.positions, points, 1.5 * pixel)
+    if voxel_filter and keep.any():
+        seen = points.positions[moving]
+        spacing = np.linalg.norm(points.axes[moving, :2], axis=2).max(1) / np.linalg.norm(points.axes[:, 0], axis=1).mean()
+        distance, nearest = cKDTree(seen).query(mirrored.positions[keep], distance_upper_bound=6 * pixel)
+        own_spacing = spacing[nearest.clip(max=len(seen) - 1)] * pixel
+        keep[keep] = distance > FILTER_SPACING * np.maximum(own_spacing, 1.2 * pixel)
+    return select(mirrored, keep)
+
+
+def select(points: PointCloud, keep: np.ndarray) -> PointCloud:
+    """The points of a mask (N,) or an index array."""
+    return replace(points, **{name: getattr(points, name)[keep] for name in PER_POINT})
+
+
+def concatenate(clouds: list[PointCloud]) -> PointCloud:
+    """Several point clouds of one portrait as one."""
+    return replace(
+        clouds[0], **{name: np.concatenate([getattr(cloud, name) for cloud in clouds]) for name in PER_POINT}
+    )
+
+
+PER_POINT = ("positions", "axes", "colors", "opacities", "faces", "barycentric", "expression_weight", "pose_weight",
+             "origin", "pixels")  # fmt: skip
+"""Fields of PointCloud with one row per point."""
