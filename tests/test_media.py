@@ -252,8 +252,10 @@ def test_sound_of_every_common_kind(tmp_path):
 
 
 def test_bad_waveforms_are_refused():
-    for waveform, rate, reason in ((np.zeros(0), 16_000, "no samples"), (np.full(9, np.nan), 16_000, "NaN"),
-                                   (np.zeros(9), 3, "sample rate"), (np.zeros((1, 2, 3)), 16_000, "shape")):  # fmt: skip
+    for waveform, rate, reason in (
+        (np.zeros(0), 16_000, "no samples"), (np.full(9, np.nan), 16_000, "NaN"),
+        (np.zeros(9), 3, "sample rate"), (np.zeros((1, 2, 3)), 16_000, "shape"),
+    ):  # fmt: skip
         with pytest.raises(InputError, match=reason):
             check_audio(waveform, rate)
 

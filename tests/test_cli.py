@@ -1,0 +1,138 @@
+"""The command line's contract: what goes to stdout and stderr, exit codes, and one-line errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mggtalk_core import cli
+from mggtalk_core.errors import InputError
+
+
+def run(*arguments, **options) -> subprocess.CompletedProcess:
+    """`mggtalk ARGUMENTS` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "mggtalk_core", *map(str, arguments)], capture_output=True, text=True, **options
+    )
+
+
+def report_of(monkeypatch, report: dict) -> None:
+    monkeypatch.setattr(cli, "_animate", lambda options: report)
+
+
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        ([], "COMMAND"), (["sing"], "sing"), (["animate", "--image", "a.png"], "--audio"),
+        (["animate", "--image", "a", "--audio", "b", "-o", "c.mp4", "--size", "big"], "big"),
+        (["evaluate"], "--video"), (["benchmark", "everything"], "everything"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_one_line_and_exit_2(capsys, arguments, reason):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    written = capsys.readouterr()
+    assert exit_.value.code == 2 and written.out == ""
+    assert written.err.count("\n") == 1 and "error:" in written.err and reason in written.err
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["--help"])
+    assert exit_.value.code == 0
+    written = capsys.readouterr().out
+    for name in ("demo", "animate", "reenact", "drive", "evaluate", "benchmark", "preprocess", "train", "export",
+                 "doctor"):  # fmt: skip
+        assert name in written
+
+
+def test_json_is_alone_on_stdout(capsys, monkeypatch):
+    def noisy(options):
+        print("a library talks")
+        return {"frames": np.int64(3), "fps": np.float32(25), "psnr": float("nan"), "seconds": {"track": 0.5}}
+
+    monkeypatch.setattr(cli, "_animate", noisy)
+    assert cli.main(["animate", "--image", "a", "--audio", "b", "-o", "c.mp4", "--json"]) == 0
+    written = capsys.readouterr()
+    assert json.loads(written.out) == {"frames": 3, "fps": 25.0, "psnr": None, "seconds": {"track": 0.5}}
+    assert "a library talks" in written.err
+
+
+def test_without_json_the_report_is_readable(capsys, monkeypatch):
+    report_of(monkeypatch, {"frames": 3, "seconds": {"track": 0.5}, "warnings": ["small face"]})
+    assert cli.main(["animate", "--image", "a", "--audio", "b", "-o", "c.mp4"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["frames: 3", "seconds:", "  track: 0.5", "warnings: small face"]
+
+
+@pytest.mark.parametrize(
+    "failure, code", [(InputError("the photo\nis broken"), 2), (KeyboardInterrupt(), 130)]
+)
+def test_failures_are_one_line(capsys, monkeypatch, failure, code):
+    def fail(options):
+        raise failure
+
+    monkeypatch.setattr(cli, "_animate", fail)
+    assert cli.main(["animate", "--image", "a", "--audio", "b", "-o", "c.mp4", "--json"]) == code
+    written = capsys.readouterr()
+    assert written.out == "" and written.err.count("\n") == 1
+
+
+def test_a_bug_is_not_hidden(monkeypatch):
+    monkeypatch.setattr(cli, "_animate", lambda options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["animate", "--image", "a", "--audio", "b", "-o", "c.mp4"])
+
+
+@pytest.mark.parametrize("text, value", [("photo", "photo"), ("#ff0000", (1, 0, 0)), ("00ff00", (0, 1, 0))])
+def test_backgrounds(text, value):
+    assert cli._background(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "red", "#12", "#gggggg", "../../etc/passwd"])
+def test_bad_backgrounds(text):
+    with pytest.raises(InputError, match="background"):
+        cli._background(text)
+
+
+def test_doctor_finds_everything_a_fresh_install_has():
+    result = run("doctor", "--json")
+    report = json.loads(result.stdout)
+    assert result.returncode == 0 and report["problems"] == []
+    assert report["libraries"]["numpy"] == np.__version__ and report["h264_encoder"] == "libx264"
+
+
+def test_bad_files_exit_2_with_one_line(tmp_path):
+    Image.new("RGB", (200, 200), "green").save(tmp_path / "green.png")
+    for arguments, reason in (
+        (["animate", "--image", "absent.png", "--audio", "absent.wav", "-o", "o.mp4"], "absent"),
+        (["drive", "--audio", "green.png", "-o", "m.csv"], "sound"),
+        (["drive", "--audio", "green.png", "-o", "m.txt"], ".csv"),
+    ):
+        result = run(*arguments, cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.getcwd()})
+        assert result.returncode == 2, result.stderr
+        assert result.stdout == "" and result.stderr.count("\n") == 1 and reason in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["green.png"]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_killed_run_leaves_nothing(tmp_path, sent):
+    from mggtalk_core.assets import DEMO_PORTRAIT, DEMO_SPEECH
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mggtalk_core", "animate", "--image", str(DEMO_PORTRAIT), "--audio", str(DEMO_SPEECH),
+         "-o", str(tmp_path / "o.mp4"), "--size", "256"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and not list(tmp_path.iterdir()):
+        time.sleep(0.05)  # until the unfinished file is there: the run is in its middle
+    process.send_signal(sent)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == cli.INTERRUPTED, stderr
+    assert "interrupted" in stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
