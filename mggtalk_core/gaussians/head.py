@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..errors import InputError
+from ..media.files import atomic_path
 from ..types import Camera, Gaussians
 
 FORMAT_VERSION = 1
@@ -40,6 +39,7 @@ class GaussianHead:
     viewmat: torch.Tensor  # (4, 4) float32, the photo's camera
     K: torch.Tensor  # (3, 3) float32 pixels of the crop
     background: torch.Tensor  # (S, S, 3) uint8 sRGB, the crop without the person
+    alpha: torch.Tensor  # (S, S) uint8, the person in the crop
     photo: torch.Tensor  # (H, W, 3) uint8 sRGB, the whole photo
     crop_to_photo: torch.Tensor  # (2, 3) float64, crop pixels -> photo pixels
     warnings: tuple[str, ...] = ()
@@ -57,23 +57,17 @@ class GaussianHead:
         """The photo's camera over the crop."""
         return Camera(self.viewmat.numpy(), self.K.numpy(), self.crop_size, self.crop_size)
 
-    def at_rest(self) -> Gaussians:
+    def gaussians(self) -> Gaussians:
         """The head in the photo's own expression and pose, in gsplat's parametrisation."""
         return gaussians_from_covars(self.positions, self.covars, self.opacities, self.colors)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write one safetensors file; the expression basis is stored as float16."""
-        path = Path(path)
         tensors = {f.name: getattr(self, f.name).contiguous() for f in fields(self) if f.name != "warnings"}
         tensors["expression_basis"] = tensors["expression_basis"].half()
         metadata = {"format": "mggtalk-head", "version": str(FORMAT_VERSION), "warnings": json.dumps(self.warnings)}
-        handle, partial = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
-        os.close(handle)
-        try:
-            save_file(tensors, partial, metadata)
-            os.replace(partial, path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
+        with atomic_path(path, (".safetensors",)) as temporary:
+            save_file(tensors, temporary, metadata)
 
     @staticmethod
     def load(path: str | os.PathLike) -> GaussianHead:

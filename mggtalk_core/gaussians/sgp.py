@@ -86,6 +86,7 @@ def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> Gaussia
         viewmat=torch.from_numpy(portrait.camera.viewmat),
         K=torch.from_numpy(portrait.camera.K),
         background=torch.from_numpy(np.round(portrait.background * 255).astype(np.uint8)),
+        alpha=torch.from_numpy(np.round(portrait.alpha * 255).astype(np.uint8)),
         photo=torch.from_numpy(np.round(portrait.photo * 255).astype(np.uint8)),
         crop_to_photo=torch.from_numpy(portrait.crop_to_photo),
         warnings=portrait.warnings,

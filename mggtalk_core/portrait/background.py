@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter, zoom
 
 GROW = 1 / 40
-"""The mask is grown by this part of the crop's side before filling, so that no hair fringe bleeds into the fill."""
+"""The mask is grown by this part of the crop's side before filling."""
 
 
 def remove_person(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -15,12 +15,19 @@ def remove_person(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     Pull-push (Gortler et al. 1996): average the known pixels down a pyramid, then fill holes from coarse to fine.
     Smooth, no seams, and independent of the hole's size.
     """
-    size = image.shape[0]
+    hole = person_hole(alpha)
+    filled = _pull_push(image, hole == 0)
+    return (image * (1 - hole[..., None]) + filled * hole[..., None]).astype(np.float32)
+
+
+def person_hole(alpha: np.ndarray) -> np.ndarray:
+    """How much of each pixel must be filled once the person of mask (S, S) is gone: (S, S) float32, 0 beyond the hole.
+
+    The person, grown so that no hair fringe bleeds into the fill, fading out inside that margin.
+    """
+    size = alpha.shape[0]
     hole = binary_dilation(alpha > 0.05, iterations=max(2, round(GROW * size)))
-    filled = _pull_push(image, ~hole)
-    feather = gaussian_filter(hole.astype(np.float32), size / 170)[..., None]
-    blended = image * (1 - feather) + filled * feather
-    return np.where(hole[..., None], blended, image).astype(np.float32)
+    return np.where(hole, gaussian_filter(hole.astype(np.float32), size / 170), 0).astype(np.float32)
 
 
 def _pull_push(image: np.ndarray, known: np.ndarray) -> np.ndarray:

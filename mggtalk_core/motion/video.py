@@ -1,0 +1,177 @@
+"""Driving by video: fit the head model to every frame of a face and turn it into motion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+from scipy.spatial.transform import Rotation
+
+from ..errors import InputError
+from ..geometry.projection import PORTRAIT_FOCAL
+from ..headmodel.fitting import LandmarkModel, fit_landmarks, generic_landmark_model, personal_landmark_model
+from ..headmodel.model import HeadModel, load_head_model
+from ..headmodel.warp import warp_to_landmarks
+from ..portrait.crop import face_crop_box
+from ..portrait.tracking import FaceTracker, TrackedFace
+from ..types import HeadFit, Motion, Portrait
+
+MissingFace = Literal["interpolate", "previous", "neutral", "error"]
+
+FRAME_ITERATIONS = 6
+FRAME_EXPRESSION_SIGMA = 0.15
+"""For a known person the landmarks say more about expression than the tracker's scores: their prior is wider."""
+
+SEARCH_MARGIN = 0.6
+"""A face is looked for around where it was, with this margin in face sizes: there it is large enough to be found."""
+
+
+@dataclass(frozen=True)
+class DrivingPerson:
+    """A person at rest, as seen by one camera: what the frames of a video are compared with."""
+
+    landmark_model: LandmarkModel
+    K: np.ndarray  # (3, 3) pixels of the video frames
+    rest: HeadFit  # the reference frame fitted with the person's own model
+    expression_offset: np.ndarray  # (52,) what to add to fitted expression so that the reference frame keeps its own
+    neck: np.ndarray  # (3,) m
+
+    @staticmethod
+    def from_portrait(portrait: Portrait) -> DrivingPerson:
+        """The person of a portrait, for video frames aligned with its photo."""
+        scale, left, top = portrait.crop_to_photo[0, 0], portrait.crop_to_photo[0, 2], portrait.crop_to_photo[1, 2]
+        K = np.diag([scale, scale, 1.0]) @ portrait.camera.K
+        K[:2, 2] += left, top
+        landmarks = portrait.landmarks * scale + [left, top]
+        return DrivingPerson._known(
+            load_head_model(), portrait.vertices, portrait.fit, TrackedFace(landmarks, portrait.scores, np.eye(4)), K
+        )
+
+    @staticmethod
+    def from_face(face: TrackedFace) -> DrivingPerson:
+        """An unknown person, from one frame in which the face was tracked."""
+        head = load_head_model()
+        centre, side = face_crop_box(face.landmarks)
+        K = np.array([[PORTRAIT_FOCAL * side, 0, centre[0]], [0, PORTRAIT_FOCAL * side, centre[1]], [0, 0, 1]])
+        fit = fit_landmarks(face.landmarks, face.scores, generic_landmark_model(head), K)
+        vertices = warp_to_landmarks(head, head.shape(fit.identity, fit.expression), fit, face.landmarks, K)
+        return DrivingPerson._known(head, vertices, fit, face, K)
+
+    @staticmethod
+    def _known(head: HeadModel, vertices: np.ndarray, fit: HeadFit, face: TrackedFace, K: np.ndarray) -> DrivingPerson:
+        model = personal_landmark_model(head, vertices, fit.expression)
+        rest = fit_landmarks(
+            face.landmarks, face.scores, model, K, start=fit, iterations=FRAME_ITERATIONS,
+            expression_sigma=FRAME_EXPRESSION_SIGMA,
+        )  # fmt: skip
+        return DrivingPerson(model, K, rest, fit.expression - rest.expression, head.neck)
+
+    def fit(self, face: TrackedFace, previous: HeadFit | None) -> HeadFit:
+        """Expression and pose of a frame's face, starting from the previous frame's."""
+        return fit_landmarks(
+            face.landmarks, face.scores, self.landmark_model, self.K, start=previous or self.rest,
+            iterations=FRAME_ITERATIONS, expression_sigma=FRAME_EXPRESSION_SIGMA,
+        )  # fmt: skip
+
+    def relative(self, fit: HeadFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Expression (52,), rotation (3,) rad and translation (3,) m of a fit against the person at rest."""
+        turn = self.rest.rotation.T @ fit.rotation
+        shift = self.rest.rotation.T @ (fit.translation - self.rest.translation) + turn @ self.neck - self.neck
+        return (
+            np.clip(fit.expression + self.expression_offset, 0, 1),
+            Rotation.from_matrix(turn).as_rotvec(),
+            shift,
+        )
+
+
+def track_video(
+    frames: Iterable[np.ndarray],
+    fps: float,
+    *,
+    person: DrivingPerson | None = None,
+    missing: MissingFace = "interpolate",
+    smoothing: float = 0.02,
+    progress: Callable[[int], None] | None = None,
+) -> Motion:
+    """Motion of the largest face in frames (H, W, 3) uint8, pose relative to the first frame that shows it.
+
+    Args:
+        person: who is seen, when known from a portrait; otherwise learnt from the first face.
+        missing: what frames without a face get: interpolated, the previous frame's, the neutral face, or an error.
+        smoothing: standard deviation of a Gaussian over time in seconds; 0 keeps every tracker jitter, 0.1 blurs speech.
+        progress: called with the number of frames done.
+
+    Raises:
+        InputError: no face in any frame, or in some frame with missing "error".
+    """
+    expressions, rotations, translations, seen = [], [], [], []
+    previous_fit, previous_face = None, None
+    with FaceTracker(max_faces=3) as tracker:
+        for index, frame in enumerate(frames):
+            face = track_around(tracker, frame, previous_face)
+            seen.append(face is not None)
+            if face is None:
+                if missing == "error":
+                    raise InputError(
+                        f"no face in frame {index} ({index / fps:.2f} s) of the driving video; cut it out, "
+                        "or let missing faces be interpolated"
+                    )
+                previous_fit = None
+            else:
+                person = person or DrivingPerson.from_face(face)
+                previous_fit, previous_face = person.fit(face, previous_fit), face
+                expression, rotation, translation = person.relative(previous_fit)
+                expressions.append(expression)
+                rotations.append(rotation)
+                translations.append(translation)
+            if progress:
+                progress(index + 1)
+    if not seen:
+        raise InputError("the driving video has no frames")
+    if not any(seen):
+        raise InputError("no face found in any frame of the driving video; use a video of a visible face")
+    curves = np.concatenate([np.array(expressions), np.array(rotations), np.array(translations)], axis=1)
+    seen = np.array(seen)
+    curves = _fill_missing(curves, seen, missing)
+    if smoothing > 0:
+        curves = gaussian_filter1d(curves, smoothing * fps, axis=0, mode="nearest")
+    warnings = ()
+    if not seen.all():
+        lost = np.flatnonzero(~seen)
+        shown = ", ".join(map(str, lost[:10])) + (" ..." if len(lost) > 10 else "")
+        warnings = (f"no face in {len(lost)} of {len(seen)} driving frames ({missing}): {shown}",)
+    curves = curves.astype(np.float32)
+    return Motion(curves[:, :52].clip(0, 1), curves[:, 52:55], curves[:, 55:58], float(fps), warnings)
+
+
+def track_around(tracker: FaceTracker, frame: np.ndarray, previous: TrackedFace | None) -> TrackedFace | None:
+    """The face of a frame nearest to where it was before, or the largest; None if there is none."""
+    if previous is not None:
+        low, high = previous.landmarks.min(0), previous.landmarks.max(0)
+        margin = SEARCH_MARGIN * previous.size
+        left, top = np.maximum(np.floor(low - margin), 0).astype(int)
+        right, bottom = np.ceil(high + margin).astype(int)
+        around = [
+            face.moved(1.0, np.array([left, top])) for face in tracker.detect(frame[top:bottom, left:right])
+        ]
+        if around:
+            centre = previous.landmarks.mean(0)
+            return min(around, key=lambda face: np.linalg.norm(face.landmarks.mean(0) - centre))
+    faces = tracker.detect(frame)
+    return faces[0] if faces else None
+
+
+def _fill_missing(curves: np.ndarray, seen: np.ndarray, missing: MissingFace) -> np.ndarray:
+    """Curves (n, C) of the frames in which a face was seen (T,) bool as curves (T, C) of all frames."""
+    known = np.flatnonzero(seen)
+    times = np.arange(len(seen))
+    if missing == "interpolate":
+        return np.stack([np.interp(times, known, curve) for curve in curves.T], axis=1)
+    last = np.searchsorted(known, times, side="right") - 1
+    filled = curves[last.clip(0)]
+    if missing == "neutral":
+        filled = np.where(seen[:, None], filled, 0.0)
+    return filled

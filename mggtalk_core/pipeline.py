@@ -1,0 +1,200 @@
+"""The whole way on one page: photo -> portrait -> points -> Gaussians -> head; speech or video -> motion -> frames."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from .errors import InputError
+from .gaussians.head import GaussianHead
+from .gaussians.sgp import predict_invisible, predict_visible
+from .geometry.dsgr import build_points, estimate_depth
+from .media.audio import read_audio
+from .media.files import require_output
+from .media.image import read_photo
+from .media.provenance import make_provenance, mp4_tags, write_sidecar
+from .media.video_reader import VideoReader
+from .media.video_writer import VideoWriter
+from .model import MGGTalkModel
+from .motion.audio.drive import drive_with_audio
+from .motion.onto_portrait import onto_portrait
+from .motion.video import MissingFace, track_video
+from .portrait.analysis import analyze_portrait
+from .rendering.camera import orbit
+from .rendering.frames import Background, render_frames
+from .types import Camera, Motion
+from .weights import load_model
+
+Progress = Callable[[int, int], None]
+
+ORBIT_YAW, ORBIT_PITCH, ORBIT_SECONDS = 0.30, 0.06, 6.0
+"""`camera="orbit"`: sways so far to both sides and up and down (radians), once around in so many seconds."""
+
+
+def build_head(
+    photo: np.ndarray, *, model: MGGTalkModel | None = None, size: int = 512, face_index: int = 0
+) -> GaussianHead:
+    """A talking head from a photo (H, W, 3) float32 0..1 sRGB; `size` is the side of the analysed crop in pixels.
+
+    Raises:
+        InputError: there is no usable face in the photo.
+    """
+    model = model or MGGTalkModel()
+    portrait = analyze_portrait(photo, size=size, face_index=face_index)
+    depth_map = estimate_depth(portrait)
+    points = build_points(portrait, depth_map)
+    visible = predict_visible(model, points)
+    return predict_invisible(model, visible)
+
+
+def animate(
+    image: str | os.PathLike,
+    audio: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    fps: float = 25.0,
+    seed: int = 0,
+    **options,
+) -> dict:
+    """A photo speaks what is in a sound file: writes an MP4, returns a report. `options`: see `render_video`."""
+    output = require_output(output, suffixes=(".mp4", ".mov"))
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "drive"):
+        speech = read_audio(audio, sample_rate=16_000, channels=1)
+        motion = drive_with_audio(speech.waveform, speech.sample_rate, fps, seed=seed)
+    report = render_video(
+        image, motion, output, audio=audio, sources={"audio": audio}, settings={"seed": seed}, seconds=seconds, **options
+    )
+    return {**report, "audio_s": speech.seconds}
+
+
+def reenact(
+    image: str | os.PathLike,
+    video: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    missing: MissingFace = "interpolate",
+    progress: Progress | None = None,
+    **options,
+) -> dict:
+    """A photo moves as the person in a video does, with the video's sound: writes an MP4, returns a report."""
+    output = require_output(output, suffixes=(".mp4", ".mov"))
+    seconds: dict[str, float] = {}
+    reader = VideoReader(video)
+    with _timed(seconds, "drive"):
+        total = reader.frame_estimate
+        motion = track_video(
+            (frame.rgb for frame in reader.frames(reader.fps)), float(reader.fps), missing=missing,
+            progress=(lambda done: progress(done, max(done, total or 0))) if progress else None,
+        )  # fmt: skip
+    report = render_video(
+        image, motion, output, audio=video if reader.has_audio else None, sources={"video": video},
+        settings={"missing": missing}, seconds=seconds, progress=progress, **options,
+    )  # fmt: skip
+    lost = [warning for warning in motion.warnings if warning.startswith("no face in ")]
+    return {**report, "missing_frames": int(lost[0].split()[3]) if lost else 0}
+
+
+def render_video(
+    image: str | os.PathLike,
+    motion: Motion,
+    output: str | os.PathLike,
+    *,
+    audio: str | os.PathLike | None = None,
+    size: int = 512,
+    camera: str | Camera | Sequence[Camera] | None = None,
+    framing: str = "crop",
+    background: Background = "photo",
+    face_index: int = 0,
+    checkpoint: str | None = None,
+    provenance: bool = True,
+    progress: Progress | None = None,
+    sources: dict[str, str | os.PathLike] | None = None,
+    settings: dict | None = None,
+    seconds: dict[str, float] | None = None,
+) -> dict:
+    """Build the head of a photo, move it, and stream the frames into an MP4 with the given sound.
+
+    Args:
+        camera: None for the photo's view, "orbit" to sway around the head, or cameras.
+        seconds: stages already done; the report adds build, render and encode.
+
+    Raises:
+        InputError: unusable photo, output, size or checkpoint.
+    """
+    if not 64 <= size <= 2048:
+        raise InputError(f"size {size} is not usable; give 64 to 2048 pixels (512 is the default)")
+    seconds = {} if seconds is None else seconds
+    with _timed(seconds, "build"):
+        head = build_head(read_photo(image), model=load_model(checkpoint), size=size, face_index=face_index)
+    motion = onto_portrait(motion, head.source_expression.numpy())
+    if camera == "orbit":
+        camera = orbit_cameras(head.camera.resized(size, size), len(motion), motion.fps)
+    record = make_provenance(
+        composite=isinstance(background, str) and background == "photo",
+        sources={"image": image, **(sources or {})},
+        settings={"size": size, "fps": motion.fps, "framing": framing, **(settings or {})},
+    )
+    frames = render_frames(head, motion, camera=camera, size=size, background=background, framing=framing)
+    seconds["encode"] = 0.0
+    begin = time.perf_counter()
+    first, _ = next(frames)
+    height, width = first.shape[:2]
+    with VideoWriter(
+        output, width, height, motion.fps, audio=audio, metadata=mp4_tags(record) if provenance else None
+    ) as video:
+        for done, rgb in enumerate(_with_first(first, frames), start=1):
+            with _timed(seconds, "encode"):
+                video.write(rgb)
+            if progress:
+                progress(done, len(motion))
+    seconds["render"] = time.perf_counter() - begin - seconds["encode"]
+    if provenance:
+        write_sidecar(output, record)
+    return {
+        "output": str(output),
+        "frames": len(motion),
+        "fps": motion.fps,
+        "duration_s": len(motion) / motion.fps,
+        "width": width,
+        "height": height,
+        "gaussians": len(head),
+        "seconds": seconds,
+        "render_fps": len(motion) / seconds["render"],
+        "peak_rss_mb": peak_memory_mb(),
+        "warnings": [*head.warnings, *motion.warnings],
+    }
+
+
+def orbit_cameras(camera: Camera, count: int, fps: float) -> list[Camera]:
+    """`count` cameras that sway around the head, starting from `camera`."""
+    angles = 2 * np.pi * np.arange(count) / (fps * ORBIT_SECONDS)
+    return [orbit(camera, ORBIT_YAW * np.sin(angle), ORBIT_PITCH * np.sin(2 * angle)) for angle in angles]
+
+
+def peak_memory_mb() -> float | None:
+    """The process's peak resident memory in MB; None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20) if sys.platform == "darwin" else peak / 1024
+
+
+def _with_first(first: np.ndarray, rest: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
+    yield first
+    for rgb, _ in rest:
+        yield rgb
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    begin = time.perf_counter()
+    yield
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - begin
