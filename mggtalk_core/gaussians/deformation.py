@@ -7,11 +7,11 @@ per triangle and a gather per point, all in one compiled pass.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+from ..rendering.kernel_cache import kernel
 from .head import GaussianHead, covar_matrices
 
 MAX_STRETCH = 2.2
@@ -114,7 +114,7 @@ def _triangle_frames_torch(vertices: torch.Tensor, triangles: torch.Tensor) -> t
     return torch.stack([b - a, c - a, normal], 2)
 
 
-@numba.njit(fastmath=True, cache=True, nogil=True)
+@kernel(fastmath=True)
 def _face_gradients(vertices, triangles, rest_inverse, gradient):
     """Deformation gradient per triangle: its moved frame times the inverse of its frame at rest."""
     frame = np.empty((3, 3), np.float32)
@@ -144,7 +144,7 @@ def _face_gradients(vertices, triangles, rest_inverse, gradient):
                     gradient[f, i, j] = 1 if i == j else 0
 
 
-@numba.njit(fastmath=True, cache=True, nogil=True)
+@kernel(fastmath=True)
 def _deform_points(
     positions, covars, faces, barycentric, expression_weight, pose_weight, triangles, displacement, gradient, turn,
     neck, translation, means, out_covars,

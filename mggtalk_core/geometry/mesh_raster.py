@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from ..rendering.kernel_cache import kernel
 
-@numba.njit(fastmath=True, cache=True, nogil=True)
+
+@kernel(fastmath=True)
 def _rasterize(points, faces, depth, face, barycentric):
     height, width = depth.shape
     for f in range(faces.shape[0]):

@@ -2,7 +2,9 @@
 
 numba checks only the file a function is written in, so its own cache would keep running old machine code after a
 change in simd.py, and it would fail to see an upgrade of numba's code generator hooks. Here the folder's name carries
-a digest of all the kernel sources plus the versions of numba and llvmlite: another version simply has another folder.
+a digest of all the kernel sources, the versions of numba and llvmlite, and the name this package was imported under
+(numba's files name the module they belong to, and ComfyUI imports us under another name than the command line does):
+another version simply has another folder.
 It lies beside this file (as Python's own byte code does), or in the user's cache folder when the installation is
 read-only; with neither writable the kernels are compiled anew in every process. Never in a shared temporary folder:
 numba's cache files are trusted code.
@@ -14,7 +16,7 @@ import hashlib
 import os
 import sys
 import tempfile
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import llvmlite
@@ -45,7 +47,7 @@ def _writable(folder: Path) -> bool:
 def cache_folder() -> Path | None:
     """The folder of this version's compiled kernels, or None when nothing is writable."""
     here = Path(__file__).resolve().parent
-    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
+    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {__package__}".encode())
     for name in SOURCES:
         digest.update((here / name).read_bytes())
     name = f"kernels-{digest.hexdigest()[:16]}"
@@ -55,12 +57,14 @@ def cache_folder() -> Path | None:
     return None
 
 
-def kernel(function):
+def kernel(function=None, *, fastmath: bool = False):
     """`numba.njit` as all our kernels want it: the GIL released, C division, compiled once per version.
 
     numba reads its cache folder from a global setting when a function is decorated, hence the exchange around it.
     """
-    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    if function is None:
+        return partial(kernel, fastmath=fastmath)
+    dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
     folder = cache_folder()
     if folder is not None:
         before = numba.config.CACHE_DIR
