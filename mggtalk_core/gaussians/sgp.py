@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from ..geometry.surfels import MAX_OPACITY
 from ..geometry.symmetry import select
 from ..headmodel.model import load_head_model
 from ..model import MGGTalkModel
@@ -15,10 +16,13 @@ from ..types import INTERIOR, VISIBLE, PointCloud
 from .hidden_colors import hidden_colors
 from .head import GaussianHead, covars_from_axes
 
-SHARPENING_ITERATIONS = 4
+SHARPENING_ITERATIONS = 8
 
 SHARPENING_STEP = 0.8
-"""Van Cittert relaxation: how much of the remaining error one iteration adds to the colours."""
+"""Van Cittert relaxation: how much of the remaining error one iteration adds."""
+
+COLOR_TRUST = (0.2, 0.9)
+"""Mask values between which a pixel's colour error begins to count: where the mask is low, it is the background's."""
 
 
 @dataclass(frozen=True)
@@ -36,25 +40,36 @@ def predict_visible(model: MGGTalkModel, points: PointCloud) -> VisibleGaussians
     """
     portrait = points.portrait
     visible = np.flatnonzero(points.origin == VISIBLE)
-    seen = select(points, visible)
+    colors, opacities = points.colors.copy(), points.opacities.copy()
+    colors[visible], opacities[visible] = _reproduce_photo(select(points, visible))
+    return VisibleGaussians(replace(points, colors=colors, opacities=opacities))
+
+
+def _reproduce_photo(seen: PointCloud) -> tuple[np.ndarray, np.ndarray]:
+    """Colours (N, 3) and opacities (N,) with which visible surfels render to the photo and its mask.
+
+    Each surfel owns one pixel; what that pixel lacks is added to it, again and again.
+    """
+    portrait = seen.portrait
+    size = portrait.image.shape[0]
     rows, columns = seen.pixels.T
-    colors = seen.colors.copy()
-    target = portrait.image[rows, columns]
-    covars = torch.from_numpy(covars_from_axes(seen.axes))
-    means, opacities = torch.from_numpy(seen.positions), torch.from_numpy(seen.opacities)
+    covars, means = torch.from_numpy(covars_from_axes(seen.axes)), torch.from_numpy(seen.positions)
     viewmat, K = torch.from_numpy(portrait.camera.viewmat), torch.from_numpy(portrait.camera.K)
     background = torch.from_numpy(portrait.background)
-    # At soft edges the colour is mostly someone else's: nothing to learn from the difference there.
-    trust = (portrait.alpha[rows, columns] > 0.9)[:, None] * np.float32(SHARPENING_STEP)
-    size = portrait.image.shape[0]
+    target, alpha = portrait.image[rows, columns], portrait.alpha[rows, columns]
+    low, high = COLOR_TRUST
+    color_step = SHARPENING_STEP * np.clip((alpha - low) / (high - low), 0, 1)[:, None]
+    soft = seen.opacities < MAX_OPACITY  # elsewhere the surface is solid, whatever the mask says
+    colors, opacities = seen.colors.copy(), seen.opacities.copy()
     for _ in range(SHARPENING_ITERATIONS):
         rendered = render(
-            means, None, None, opacities, torch.from_numpy(colors), viewmat, K, size, size, background, covars=covars
-        )
-        colors = np.clip(colors + trust * (target - rendered.rgb.numpy()[rows, columns]), 0, 1)
-    all_colors = points.colors.copy()
-    all_colors[visible] = colors
-    return VisibleGaussians(replace(points, colors=all_colors))
+            means, None, None, torch.from_numpy(opacities), torch.from_numpy(colors), viewmat, K, size, size,
+            background, covars=covars,
+        )  # fmt: skip
+        missing_alpha = alpha - rendered.alpha.numpy()[rows, columns]
+        opacities = np.where(soft, opacities + SHARPENING_STEP * missing_alpha, opacities).clip(0.01, MAX_OPACITY)
+        colors = np.clip(colors + color_step * (target - rendered.rgb.numpy()[rows, columns]), 0, 1)
+    return colors.astype(np.float32), opacities.astype(np.float32)
 
 
 def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> GaussianHead:

@@ -100,8 +100,8 @@ def sample_faces(
     edge = edge / (np.linalg.norm(edge, axis=1, keepdims=True) + 1e-12)
     normal = normal / (np.linalg.norm(normal, axis=1, keepdims=True) + 1e-12)
     across = np.cross(normal, edge)
-    # 1.4: points spread by area are up to that much farther apart than on a grid.
-    extent = 1.4 * SURFEL_SIGMA * spacing
+    # Points spread by area are up to 1.7 times farther apart than on a grid.
+    extent = 1.7 * SURFEL_SIGMA * spacing
     axes = np.stack([edge * extent, across * extent, normal * 0.2 * extent], 1)
     return members[triangle], barycentric, positions, axes[triangle]
 
