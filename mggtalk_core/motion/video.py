@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -107,28 +107,51 @@ def track_video(
     Raises:
         InputError: no face in any frame, or in some frame with missing "error".
     """
-    expressions, rotations, translations, seen = [], [], [], []
-    previous_fit, previous_face = None, None
     with FaceTracker(max_faces=3) as tracker:
-        for index, frame in enumerate(frames):
-            face = track_around(tracker, frame, previous_face)
-            seen.append(face is not None)
-            if face is None:
-                if missing == "error":
-                    raise InputError(
-                        f"no face in frame {index} ({index / fps:.2f} s) of the driving video; cut it out, "
-                        "or let missing faces be interpolated"
-                    )
-                previous_fit = None
-            else:
-                person = person or DrivingPerson.from_face(face)
-                previous_fit, previous_face = person.fit(face, previous_fit), face
-                expression, rotation, translation = person.relative(previous_fit)
-                expressions.append(expression)
-                rotations.append(rotation)
-                translations.append(translation)
-            if progress:
-                progress(index + 1)
+        return motion_of_faces(
+            _tracked(tracker, frames), fps, person=person, missing=missing, smoothing=smoothing, progress=progress
+        )
+
+
+def _tracked(tracker: FaceTracker, frames: Iterable[np.ndarray]) -> Iterator[TrackedFace | None]:
+    """The same face in each frame (H, W, 3) uint8."""
+    face = None
+    for frame in frames:
+        found = track_around(tracker, frame, face)
+        face = found or face
+        yield found
+
+
+def motion_of_faces(
+    faces: Iterable[TrackedFace | None],
+    fps: float,
+    *,
+    person: DrivingPerson | None = None,
+    missing: MissingFace = "interpolate",
+    smoothing: float = 0.02,
+    progress: Callable[[int], None] | None = None,
+) -> Motion:
+    """`track_video` for a face that was tracked already: one face or None per frame, in pixels of the frames."""
+    expressions, rotations, translations, seen = [], [], [], []
+    previous_fit = None
+    for index, face in enumerate(faces):
+        seen.append(face is not None)
+        if face is None:
+            if missing == "error":
+                raise InputError(
+                    f"no face in frame {index} ({index / fps:.2f} s) of the driving video; cut it out, "
+                    "or let missing faces be interpolated"
+                )
+            previous_fit = None
+        else:
+            person = person or DrivingPerson.from_face(face)
+            previous_fit = person.fit(face, previous_fit)
+            expression, rotation, translation = person.relative(previous_fit)
+            expressions.append(expression)
+            rotations.append(rotation)
+            translations.append(translation)
+        if progress:
+            progress(index + 1)
     if not seen:
         raise InputError("the driving video has no frames")
     if not any(seen):
