@@ -1,0 +1,112 @@
+"""Synthetic heads: what the renderer says about its pictures is true of them."""
+
+import numpy as np
+import pytest
+from conftest import shared_data
+
+from mggtalk_core.geometry.projection import project, to_camera
+from mggtalk_core.headmodel.arkit import ARKIT_INDEX
+from mggtalk_core.headmodel.model import load_head_model
+from mggtalk_core.training.makehuman import load_wardrobe
+from mggtalk_core.training.synthetic import (
+    head_camera,
+    photograph,
+    sample_background,
+    sample_expression,
+    sample_light,
+    sample_person,
+)
+
+SIZE = 192
+
+
+@pytest.fixture(scope="module")
+def wardrobe():
+    return load_wardrobe(shared_data("train/makehuman"))
+
+
+@pytest.fixture(scope="module")
+def scene(wardrobe):
+    rng = np.random.default_rng(5)
+    person = sample_person(rng, wardrobe, load_head_model())
+    return person, sample_light(rng), sample_background(rng, SIZE)
+
+
+def take(scene, wardrobe, yaw=0.0, expression=None):
+    person, light, background = scene
+    expression = np.zeros(52, np.float32) if expression is None else expression
+    return photograph(person, expression, head_camera(yaw, 0, SIZE), light, background, wardrobe)
+
+
+def test_same_seed_same_picture(scene, wardrobe):
+    np.testing.assert_array_equal(take(scene, wardrobe).image, take(scene, wardrobe).image)
+
+
+def test_depth_agrees_with_the_head_model(scene, wardrobe):
+    """Visible landmarks of the posed head lie on the depth map."""
+    head = load_head_model()
+    view = take(scene, wardrobe, yaw=15)
+    points = head.landmarks_of(head.shape(scene[0].identity, view.expression))
+    projected = project(to_camera(points, view.camera), view.camera)
+    nose = [1, 4, 5, 195, 197, 6]
+    columns, rows = projected[nose, :2].astype(int).T
+    np.testing.assert_allclose(view.depth[rows, columns], projected[nose, 2], atol=2e-3)
+    np.testing.assert_allclose(view.landmarks, projected[:, :2], atol=1e-3)
+
+
+def test_depth_normals_and_mask_agree(scene, wardrobe):
+    view = take(scene, wardrobe)
+    solid = view.alpha > 0.999
+    assert np.isfinite(view.depth[solid]).mean() > 0.995
+    assert np.isnan(view.depth[view.alpha < 0.001]).all()
+    forehead = view.landmarks[[151, 9]].astype(int)
+    assert (view.normals[forehead[:, 1], forehead[:, 0], 2] < -0.8).all()  # faces the camera
+    np.testing.assert_allclose(view.image[view.alpha == 0], view.background[view.alpha == 0], atol=1e-6)
+
+
+def test_expression_shows(scene, wardrobe):
+    opened = np.zeros(52, np.float32)
+    opened[ARKIT_INDEX["jawOpen"]] = 0.7
+    neutral, speaking = take(scene, wardrobe), take(scene, wardrobe, expression=opened)
+    difference = np.abs(neutral.image - speaking.image).mean(2)
+    lip = speaking.landmarks[14].astype(int)
+    assert difference[lip[1] - 4 : lip[1] + 5, lip[0] - 4 : lip[0] + 5].mean() > 0.05
+    brow = speaking.landmarks[9].astype(int)
+    assert difference[brow[1] - 4 : brow[1] + 5, brow[0] - 4 : brow[0] + 5].mean() < 0.01
+
+
+def test_turning_the_light_with_the_head_keeps_its_shading(scene, wardrobe):
+    """Ambient light seen from turned axes shades a turned normal alike."""
+    from scipy.spatial.transform import Rotation
+
+    from mggtalk_core.gaussians.light import sh_basis
+
+    light = scene[1]
+    turn = Rotation.from_euler("y", 40, degrees=True).as_matrix()
+    normals = Rotation.random(20, random_state=1).as_matrix()[:, 0]
+    turned = light.turned(turn)
+    np.testing.assert_allclose(
+        sh_basis(normals @ turn.T) @ turned.ambient, sh_basis(normals) @ light.ambient, atol=1e-6
+    )
+
+
+def test_the_tracker_finds_synthetic_people(wardrobe):
+    """MediaPipe sees a face where there is one, with landmarks where the ground truth has them."""
+    from mggtalk_core.portrait.tracking import FaceTracker
+
+    rng = np.random.default_rng(1)
+    head = load_head_model()
+    errors = []
+    with FaceTracker(max_faces=1) as tracker:
+        for yaw in (-25, -10, 0, 10, 25):
+            person = sample_person(rng, wardrobe, head)
+            light, background = sample_light(rng), sample_background(rng, 320)
+            view = photograph(
+                person, 0.5 * sample_expression(rng), head_camera(yaw, 0, 320), light, background, wardrobe
+            )
+            for face in tracker.detect(np.round(view.image * 255).astype(np.uint8)):
+                ocular = np.linalg.norm(view.landmarks[468] - view.landmarks[473])
+                inner = [33, 133, 263, 362, 1, 61, 291, 13, 14]
+                errors.append(np.linalg.norm(face.landmarks - view.landmarks, axis=1)[inner].mean() / ocular)
+    assert len(errors) >= 4
+    assert np.median(errors) < 0.08
