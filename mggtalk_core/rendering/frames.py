@@ -81,6 +81,25 @@ def render_frames(
         yield _paste(canvas, rgb, alpha) if canvas.photo is not None else (rgb, alpha)
 
 
+class LiveRenderer:
+    """Single frames of one head on request, as a live view asks for them. Not to be shared between threads."""
+
+    def __init__(self, head: GaussianHead, backend: str = "auto"):
+        self._head = head
+        self._deformer = HeadDeformer(head)
+        self._draw = _drawer(head, backend)
+        self._background = np.empty((0, 0, 3), np.uint8)
+
+    def frame(
+        self, expression: np.ndarray, rotation: np.ndarray, translation: np.ndarray, camera: Camera
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """rgb (H, W, 3) and alpha (H, W) uint8 of one expression (52,) and pose over the portrait's background."""
+        if self._background.shape[:2] != (camera.height, camera.width):
+            self._background = _cover(self._head.background.numpy(), camera.width, camera.height)
+        means, covars = self._deformer.deform(expression, rotation, translation)
+        return self._draw(means, covars, camera, self._background)
+
+
 def _drawer(head: GaussianHead, backend: str):
     """A function (means, covars, camera, background) -> (rgb, alpha) uint8 for the backend that runs here."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
