@@ -10,13 +10,17 @@ Buffers (N Gaussians, H x W pixels, P planes = colour channels, plus one for dep
              2 A, 3 B, 4 C       log2(alpha) = log2_opacity + A dx^2 + B dx dy + C dy^2   (negative conic times log2 e)
              5 log2_opacity
              6, 7                int16 x0, x1, y0, y1: the same box as in `boxes`
-             8 ...               the P planes (colours, then depth)
+             8 q                 2**(2 C), the factor between the alpha ratios of successive rows; 0: not usable
+             9 ...               the P planes (colours, then depth)
     boxes    (N, 4) int16        inclusive pixel box x0, x1, y0, y1 outside which alpha < 1/255; x0 > x1 = not drawn
     depths   (N,) float32        camera z, metres; as bits they sort like integers because z > 0
     counts   (tiles + 1,) int32  after binning: end of each tile's run in `lists` (its start is the previous end)
     lists    (pairs,) int32      Gaussian indices, tile after tile, front to back inside a tile
 
-Folding the opacity into the exponent makes alpha one exp2 with no product after it. A tile is 32 x 32 pixels; its
+Folding the opacity into the exponent makes alpha one exp2 with no product after it, and even that is rare: down a
+column of pixels the exponent is a parabola, so alpha follows from the row above by alpha *= r, r *= q with constant q.
+Two exp2 start each run of `RUN` rows (rounding grows with the square of its length; at 16 rows it is still below what
+float32 pixel coordinates cost). A tile is 32 x 32 pixels; its
 transmittance T and planes stay in a small buffer that fits the first-level cache, one row after another:
 [T | plane 0 | plane 1 ...], `ROW_STRIDE` floats each (32 + 8, because 8-pixel groups start at any column).
 
@@ -40,6 +44,11 @@ from .simd import F32, I16, I32, I64, U8, VF, VI, WIDTH, Lanes, Simd, array_poin
 TILE_SHIFT = 5
 TILE = 1 << TILE_SHIFT
 ROW_STRIDE = TILE + WIDTH
+GEOMETRY = 9  # floats of a record before its planes
+RUN = 16  # rows between two exact evaluations of alpha
+MAX_RISE = 50.0  # log2: largest change of alpha in a run; taller parabolas are evaluated row by row
+FLOOR = -60.0  # log2: alpha starts no lower. FLOOR + MAX_RISE < log2(1/255), so a clamped lane never becomes visible,
+# and FLOOR - MAX_RISE + log2(T_MIN) > -126: no denormal number, which would cost 100 cycles each, ever appears
 RADIX_BITS = 11
 CHECK_EVERY = 128  # Gaussians blended between two looks at whether the whole tile has stopped
 
@@ -48,28 +57,86 @@ LOG2_255 = 7.994353436858858
 
 
 def record_length(planes: int) -> int:
-    """Floats per record: 8 of geometry, then the planes, in whole 8-lane vectors."""
-    return 8 + 8 * ((planes + 7) // 8)
+    """Floats per record: 9 of geometry, then the planes, in whole 8-lane vectors."""
+    return -(-(GEOMETRY + planes) // WIDTH) * WIDTH
 
 
 def tile_buffer_size(planes: int) -> int:
-    """Floats of one tile's buffer for T and `planes` planes."""
-    return TILE * ROW_STRIDE * (planes + 1) + WIDTH
+    """Floats of one tile's buffer: T and the planes, and one more for the backward pass."""
+    return TILE * ROW_STRIDE * (planes + 2) + WIDTH
 
 
 # ---- projection ------------------------------------------------------------------------------------------------------
 
 
-def _covariance(s: Simd, quats: list[Lanes], scales: list[Lanes]) -> list[Lanes]:
-    """World covariance xx, xy, xz, yy, yz, zz of R(q) diag(scale^2) R(q)^T; a zero quaternion means no rotation."""
+class _Rows:
+    """The arguments of an intrinsic that works on Gaussians i .. i+7, by name."""
+
+    def __init__(self, s: Simd, context, names: list[str], signature, args):
+        self.s, self.context = s, context
+        self.value, self.kind = dict(zip(names, args)), dict(zip(names, signature.args))
+
+    def pointer(self, name: str) -> ir.Value:
+        """Start of an array argument."""
+        return array_pointer(self.context, self.s.builder, self.kind[name], self.value[name])
+
+    def at(self, name: str, stride: int, element: ir.Type = F32) -> ir.Value:
+        """Gaussian i's row of an array with `stride` elements per row."""
+        b = self.s.builder
+        start = b.bitcast(self.pointer(name), element.as_pointer())
+        return b.gep(start, [b.mul(self.value["i"], const_i64(stride))])
+
+    def fields(self, name: str, count: int) -> list[Lanes]:
+        """The columns of an (N, count) float array."""
+        return [Lanes(self.s, v) for v in self.s.load_fields(self.at(name, count), count)]
+
+
+def _rotation(quats: list[Lanes]) -> list[list[Lanes]]:
+    """Rotation matrix of wxyz quaternions of any length; a zero quaternion means no rotation."""
     w, x, y, z = quats
     n = 2.0 / (w * w + x * x + y * y + z * z).max(1e-24)
     xx, yy, zz, xy, xz, yz = x * x * n, y * y * n, z * z * n, x * y * n, x * z * n, y * z * n
     wx, wy, wz = w * x * n, w * y * n, w * z * n
-    rows = ((1.0 - yy - zz, xy - wz, xz + wy), (xy + wz, 1.0 - xx - zz, yz - wx), (xz - wy, yz + wx, 1.0 - xx - yy))
-    m = [[r * scale for r, scale in zip(row, scales)] for row in rows]
-    pairs = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
-    return [m[a][0] * m[b][0] + m[a][1] * m[b][1] + m[a][2] * m[b][2] for a, b in pairs]
+    return [
+        [1.0 - yy - zz, xy - wz, xz + wy],
+        [xy + wz, 1.0 - xx - zz, yz - wx],
+        [xz - wy, yz + wx, 1.0 - xx - yy],
+    ]
+
+
+def _covariance(quats: list[Lanes], scales: list[Lanes]) -> list[Lanes]:
+    """World covariance xx, xy, xz, yy, yz, zz of R(q) diag(scale^2) R(q)^T."""
+    m = [[r * scale for r, scale in zip(row, scales)] for row in _rotation(quats)]
+    return [_dot(m[a], m[b]) for a, b in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))]
+
+
+def _dot(a, b) -> Lanes:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+class _View:
+    """Eight Gaussians seen by the camera: everything up to the projected covariance (a b; b c) and its determinant."""
+
+    def __init__(self, s: Simd, mean: list[Lanes], cov: list[Lanes], camera: ir.Value):
+        cam = [s.f32(value) for value in cgutils.unpack_tuple(s.builder, camera)]
+        self.rotation = rotation = [cam[0:3], cam[4:7], cam[8:11]]
+        self.fx, self.fy, cx, cy, x_min, x_max, y_min, y_max, self.width, self.height = cam[12:]
+        x, y, self.z = [_dot(row, mean) + t for row, t in zip(rotation, (cam[3], cam[7], cam[11]))]
+        self.iz = iz = 1.0 / self.z
+        self.x_z, self.y_z = x * iz, y * iz
+        self.u, self.v = self.fx * self.x_z + cx, self.fy * self.y_z + cy
+        # Rows p = du/dmean and q = dv/dmean of the perspective Jacobian J, in world axes; (a b; b c) = J cov J^T + 0.3 I.
+        self.tx, self.ty = self.x_z.max(x_min).min(x_max), self.y_z.max(y_min).min(y_max)
+        self.jx, self.jy = self.fx * iz, self.fy * iz
+        self.p = [self.jx * r0 - self.jx * self.tx * r2 for r0, r2 in zip(rotation[0], rotation[2])]
+        self.q = [self.jy * r1 - self.jy * self.ty * r2 for r1, r2 in zip(rotation[1], rotation[2])]
+        xx, xy, xz, yy, yz, zz = cov
+        self.cov_p = [_dot(row, self.p) for row in ((xx, xy, xz), (xy, yy, yz), (xz, yz, zz))]
+        self.cov_q = [_dot(row, self.q) for row in ((xx, xy, xz), (xy, yy, yz), (xz, yz, zz))]
+        self.a, self.b = _dot(self.p, self.cov_p) + EPS2D, _dot(self.q, self.cov_p)
+        self.c = _dot(self.q, self.cov_q) + EPS2D
+        self.det = self.a * self.c - self.b * self.b
+        self.inv_det = 1.0 / self.det
 
 
 @intrinsic
@@ -83,43 +150,18 @@ def _project8(tyctx, i, means, covars, quats, scales, opacities, colors, channel
 
     def codegen(context, builder, signature, args):
         s = Simd(builder)
-        values, kinds = dict(zip(names, args)), dict(zip(names, signature.args))
-
-        def at(name: str, stride: int, element: ir.Type = F32) -> ir.Value:
-            pointer = array_pointer(context, builder, kinds[name], values[name])
-            pointer = builder.bitcast(pointer, element.as_pointer())
-            return builder.gep(pointer, [builder.mul(values["i"], const_i64(stride))])
-
-        def fields(name: str, count: int) -> list[Lanes]:
-            return [Lanes(s, v) for v in s.load_fields(at(name, count), count)]
-
-        cam = [s.f32(v) for v in cgutils.unpack_tuple(builder, values["camera"])]
-        view, (fx, fy, cx, cy), (x_min, x_max, y_min, y_max) = (cam[0:4], cam[4:8], cam[8:12]), cam[12:16], cam[16:20]
-        width, height = cam[20:22]
+        rows = _Rows(s, context, names, signature, args)
+        at, fields = rows.at, rows.fields
         mean, color, opacity = fields("means", 3), fields("colors", n_colors), s.load(at("opacities", 1))
         if isinstance(covars, types.NoneType):
-            cov = _covariance(s, fields("quats", 4), fields("scales", 3))
+            cov = _covariance(fields("quats", 4), fields("scales", 3))
         else:
             cov = fields("covars", 6)
 
-        x, y, z = [row[0] * mean[0] + row[1] * mean[1] + row[2] * mean[2] + row[3] for row in view]
-        iz = 1.0 / z
-        x_z, y_z = x * iz, y * iz
-        # Rows p = du/dmean and q = dv/dmean of the perspective Jacobian, in world axes; (a b; b c) = J cov J^T + 0.3 I.
-        jx, jy = fx * iz, fy * iz
-        kx, ky = jx * x_z.max(x_min).min(x_max), jy * y_z.max(y_min).min(y_max)
-        p = [jx * r0 - kx * r2 for r0, r2 in zip(view[0][:3], view[2][:3])]
-        q = [jy * r1 - ky * r2 for r1, r2 in zip(view[1][:3], view[2][:3])]
-        xx, xy, xz, yy, yz, zz = cov
-        cov_p = [row[0] * p[0] + row[1] * p[1] + row[2] * p[2] for row in ((xx, xy, xz), (xy, yy, yz), (xz, yz, zz))]
-        cov_q = [row[0] * q[0] + row[1] * q[1] + row[2] * q[2] for row in ((xx, xy, xz), (xy, yy, yz), (xz, yz, zz))]
-        a = p[0] * cov_p[0] + p[1] * cov_p[1] + p[2] * cov_p[2] + EPS2D
-        b = q[0] * cov_p[0] + q[1] * cov_p[1] + q[2] * cov_p[2]
-        c = q[0] * cov_q[0] + q[1] * cov_q[1] + q[2] * cov_q[2] + EPS2D
-        det = a * c - b * b
-        inv_det = 1.0 / det
-        u, v = fx * x_z + cx, fy * y_z + cy
-
+        view = _View(s, mean, cov, rows.value["camera"])
+        a, b, c, u, v, z = view.a, view.b, view.c, view.u, view.v, view.z
+        det, inv_det = view.det, view.inv_det
+        width, height = view.width, view.height
         # alpha >= 1/255 is the ellipse d^T conic d <= 2 ln(255 opacity) =: reach; its box is +-sqrt(reach a), sqrt(reach c).
         log2_opacity = s.log2(opacity.max(1e-30).min(1e30))
         reach = ((log2_opacity + LOG2_255) * (2.0 / LOG2_E)).min(EXTENT * EXTENT)
@@ -143,13 +185,18 @@ def _project8(tyctx, i, means, covars, quats, scales, opacities, colors, channel
         box_x, box_y = [builder.or_(low, builder.shl(high, sixteen)) for low, high in (box[0:2], box[2:4])]
 
         scale = inv_det * LOG2_E
-        columns = [u, v, c * scale * -0.5, b * scale, a * scale * -0.5, log2_opacity]
-        columns += [Lanes(s, box_x).as_float(), Lanes(s, box_y).as_float()] + color + [z][: n_planes - n_colors]
-        rows = [column.value for column in columns + [s.f32(0.0)] * (-len(columns) % 8)]
-        record = at("records", len(rows))
-        for block in range(0, len(rows), 8):
-            for lane, row in enumerate(s.transpose(rows[block : block + 8])):
-                s.store(Lanes(s, row), builder.gep(record, [const_i64(lane * len(rows) + block)]))
+        A, B, C = c * scale * -0.5, b * scale, a * scale * -0.5
+        # Largest change of the exponent down a run, over every lane that may be computed (up to 8 beyond the box).
+        tall = ry + 1.0
+        rise = B.max(-B) * (rx + 9.0) * (tall + tall).min(float(RUN)) - C * tall * tall
+        q = (rise < MAX_RISE).select(s.exp2(C + C), 0.0)
+        columns = [u, v, A, B, C, log2_opacity, Lanes(s, box_x).as_float(), Lanes(s, box_y).as_float(), q]
+        columns += color + [z][: n_planes - n_colors]
+        packed = [column.value for column in columns + [s.f32(0.0)] * (-len(columns) % 8)]
+        record = at("records", len(packed))
+        for block in range(0, len(packed), 8):
+            for lane, row in enumerate(s.transpose(packed[block : block + 8])):
+                s.store(Lanes(s, row), builder.gep(record, [const_i64(lane * len(packed) + block)]))
         s.store_fields([box_x, box_y], at("boxes", 2, I32))
         s.store(z, at("depths", 1))
         return context.get_dummy_value()
@@ -274,7 +321,10 @@ class _Splat:
         self.y0, self.y1 = _larger(b, b.sub(y0, tile_y), zero), _smaller(b, b.sub(y1, tile_y), b.sub(tile_h, one))
         self.u, self.v = field[0], field[1]
         self.A, self.B, self.C, self.log2_opacity = [s.f32(value) for value in field[2:6]]
-        self.color = [s.f32(b.load(b.gep(record, [const_i64(8 + k)]))) for k in range(planes)]
+        self.color = [s.f32(b.load(b.gep(record, [const_i64(GEOMETRY + k)]))) for k in range(planes)]
+        q = b.load(b.gep(record, [const_i64(GEOMETRY - 1)]))
+        self.q = s.f32(q)
+        self.run = b.select(b.fcmp_ordered(">", q, ir.Constant(F32, 0.0)), const_i64(RUN), one)  # rows
 
 
 def _prefetch_record(s: Simd, records, lists, k, stride: int) -> None:
@@ -304,42 +354,62 @@ def _splat_list(tyctx, planes, buffer, records, lists, first, last, tile_x, tile
         s = Simd(b)
         tile, records, lists = [array_pointer(context, b, signature.args[k], args[k]) for k in (1, 2, 3)]
         first, last, tile_x, tile_y, tile_w, tile_h = args[4:]
-        one = const_i64(1)
-        center_x = b.fadd(b.sitofp(tile_x, F32), ir.Constant(F32, 0.5))
-        center_y = b.fadd(b.sitofp(tile_y, F32), ir.Constant(F32, 0.5))
-        with cgutils.for_range_slice(b, first, last, one) as (k, _):
+        with cgutils.for_range_slice(b, first, last, const_i64(1)) as (k, _):
             _prefetch_record(s, records, lists, k, stride)
             record = b.gep(records, [b.mul(b.sext(b.load(b.gep(lists, [k])), I64), const_i64(stride))])
             g = _Splat(s, record, n, tile_x, tile_y, tile_w, tile_h)
-            dy_first = s.f32(b.fsub(b.fadd(center_y, b.sitofp(g.y0, F32)), g.v))
-            rows = b.mul(b.add(b.sub(g.y1, g.y0), one), const_i64(row_floats))
-            with cgutils.for_range_slice(b, g.x0, b.add(g.x1, one), const_i64(WIDTH)) as (x, _):
-                dx = s.iota() + s.f32(b.fsub(b.fadd(center_x, b.sitofp(x, F32)), g.u))
-                b_dx, a_dx2 = g.B * dx, s.fma(g.A * dx, dx, g.log2_opacity)
-                top = b.gep(tile, [b.add(b.mul(g.y0, const_i64(row_floats)), x)])
-                dy_slot = cgutils.alloca_once(b, VF)
-                b.store(dy_first.value, dy_slot)
-                with cgutils.for_range_slice(b, const_i64(0), rows, const_i64(row_floats)) as (offset, _):
-                    pixel = b.gep(top, [offset])
-                    dy = Lanes(s, b.load(dy_slot))
-                    weight, T, _, _ = _blend_step(s, g, dy, b_dx, a_dx2, s.load(pixel))
-                    s.store(T, pixel)
-                    for plane, color in enumerate(g.color):
-                        target = b.gep(pixel, [const_i64(ROW_STRIDE * (plane + 1))])
-                        s.store(s.fma(weight, color, s.load(target)), target)
-                    b.store((dy + 1.0).value, dy_slot)
+            def blend_group(pixel, raw, dy):
+                weight, T, _ = _blend_step(s, raw, s.load(pixel))
+                s.store(T, pixel)
+                for plane, color in enumerate(g.color):
+                    target = b.gep(pixel, [const_i64(ROW_STRIDE * (plane + 1))])
+                    s.store(s.fma(weight, color, s.load(target)), target)
+
+            _for_each_group(s, g, tile, row_floats, tile_x, tile_y, lambda dx: blend_group, lambda dx: None)
         return context.get_dummy_value()
 
     return signature, codegen
 
 
-def _blend_step(s: Simd, g: _Splat, dy: Lanes, b_dx: Lanes, a_dx2: Lanes, T: Lanes):
-    """Eight pixels meet one Gaussian. -> (weight alpha T or 0, new T, raw alpha, bool: it was blended).
+def _for_each_group(s: Simd, g: _Splat, tile, row_floats: int, tile_x, tile_y, begin_strip, end_strip) -> None:
+    """Emit the loops over a Gaussian's box: strips of 8 columns, runs of rows, rows.
+
+    begin_strip(dx) is called once per strip and returns the body f(pixel pointer, uncapped alpha, dy) for its groups;
+    end_strip(dx) once after them.
+    """
+    b = s.builder
+    one = const_i64(1)
+    rows_end = b.add(g.y1, one)
+    row_step = const_i64(row_floats)
+    left = b.fsub(b.fadd(b.sitofp(tile_x, F32), ir.Constant(F32, 0.5)), g.u)
+    top = b.fsub(b.fadd(b.sitofp(tile_y, F32), ir.Constant(F32, 0.5)), g.v)
+    with cgutils.for_range_slice(b, g.x0, b.add(g.x1, one), const_i64(WIDTH)) as (x, _):
+        dx = s.iota() + s.f32(b.fadd(left, b.sitofp(x, F32)))
+        body = begin_strip(dx)
+        b_dx, a_dx2 = g.B * dx, s.fma(g.A * dx, dx, g.log2_opacity)
+        with cgutils.for_range_slice(b, g.y0, rows_end, g.run) as (y, _):
+            dy = s.f32(b.fadd(top, b.sitofp(y, F32)))
+            alpha_slot, ratio_slot, dy_slot = [cgutils.alloca_once(b, VF) for _ in range(3)]
+            b.store(dy.value, dy_slot)
+            b.store(s.exp2(s.fma(s.fma(g.C, dy, b_dx), dy, a_dx2), FLOOR).value, alpha_slot)
+            b.store(s.exp2(s.fma(g.C, dy + dy + 1.0, b_dx), FLOOR).value, ratio_slot)
+            pixel = b.gep(tile, [b.add(b.mul(y, row_step), x)])
+            rows = _smaller(b, g.run, b.sub(rows_end, y))
+            with cgutils.for_range_slice(b, const_i64(0), b.mul(rows, row_step), row_step) as (offset, _):
+                alpha, ratio, dy = [Lanes(s, b.load(slot)) for slot in (alpha_slot, ratio_slot, dy_slot)]
+                body(b.gep(pixel, [offset]), alpha, dy)
+                b.store((dy + 1.0).value, dy_slot)
+                b.store((alpha * ratio).value, alpha_slot)
+                b.store((ratio * g.q).value, ratio_slot)
+        end_strip(dx)
+
+
+def _blend_step(s: Simd, raw: Lanes, T: Lanes) -> tuple[Lanes, Lanes, Lanes]:
+    """Eight pixels meet one Gaussian of uncapped alpha `raw`. -> weight alpha T or 0, new T, whether it was blended.
 
     The forward and the backward pass both call this: the same instructions take the same decisions.
     """
     b = s.builder
-    raw = s.exp2(s.fma(s.fma(g.C, dy, b_dx), dy, a_dx2))
     counts = raw >= ALPHA_MIN
     alpha = raw.min(ALPHA_MAX)
     product = Lanes(s, b.fmul(alpha.value, T.value))
@@ -350,7 +420,7 @@ def _blend_step(s: Simd, g: _Splat, dy: Lanes, b_dx: Lanes, a_dx2: Lanes, T: Lan
     stops = b.and_(counts.value, b.not_(blended.value))
     sign = b.and_(b.sext(stops, VI), s.i32(-0x80000000).value)
     T = Lanes(s, b.or_(blended.select(after, T).as_int().value, sign)).as_float()
-    return weight, T, raw, blended
+    return weight, T, blended
 
 
 @intrinsic
@@ -476,3 +546,257 @@ def _resolve8(tyctx, buffer, offset, background, rgb, alpha, pixel):
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+# ---- backward --------------------------------------------------------------------------------------------------------
+#
+# With h = dL/d(ln alpha) of one Gaussian at one pixel, everything the geometry needs are six moments of h over its
+# pixels (dx, dy from the centre): sum h, h dx, h dy, h dx^2, h dx dy, h dy^2. A second walk over the same lists, again
+# front to back, recomputes alpha and T by the forward pass's own instructions; what lies behind a Gaussian is the
+# total (from the finished picture) minus what has been walked over, so nothing is divided by a vanishing T.
+#
+# Tile rows hold [T | Q | P planes of dL/dplane]: Q = sum over the Gaussians still ahead of weight * (dL/dplane . plane),
+# plus the background's share -dL/dalpha * T_end.
+
+MOMENTS = 6
+GRADIENT = 16  # floats per Gaussian in a gradient row: 6 moments, then up to 9 planes
+
+
+@intrinsic
+def _splat_list_backward(tyctx, planes, buffer, records, gradients, lists, first, last, tile_x, tile_y, tile_w, tile_h):
+    """Replay lists[first:last] over a tile and add each Gaussian's moments and plane gradients to its gradient row."""
+    i64 = types.int64
+    signature = types.void(planes, buffer, records, gradients, lists, i64, i64, i64, i64, i64, i64)
+    n = planes.count
+    row_floats, stride = ROW_STRIDE * (n + 2), record_length(n)
+
+    def codegen(context, b, signature, args):
+        s = Simd(b)
+        tile, records, gradients, lists = [array_pointer(context, b, signature.args[k], args[k]) for k in (1, 2, 3, 4)]
+        first, last, tile_x, tile_y, tile_w, tile_h = args[5:]
+        zero = s.f32(0.0)
+
+        def slots(count: int) -> list[ir.Value]:
+            return [cgutils.alloca_once(b, VF) for _ in range(count)]
+
+        def add(slot, lanes: Lanes) -> None:
+            b.store((Lanes(s, b.load(slot)) + lanes).value, slot)
+
+        with cgutils.for_range_slice(b, first, last, const_i64(1)) as (k, _):
+            _prefetch_record(s, records, lists, k, stride)
+            index = b.sext(b.load(b.gep(lists, [k])), I64)
+            g = _Splat(s, b.gep(records, [b.mul(index, const_i64(stride))]), n, tile_x, tile_y, tile_w, tile_h)
+            totals, plane_totals, column = slots(MOMENTS), slots(n), slots(3)
+            for slot in totals + plane_totals:
+                b.store(zero.value, slot)
+
+            def strip(dx):
+                for slot in column:
+                    b.store(zero.value, slot)
+                return group
+
+            def group(pixel, raw, dy):
+                T = s.load(pixel)
+                weight, after, blended = _blend_step(s, raw, T)
+                s.store(after, pixel)
+                plane_gradients = [s.load(b.gep(pixel, [const_i64(ROW_STRIDE * (k + 2))])) for k in range(n)]
+                toward = plane_gradients[0] * g.color[0]
+                for value, color in zip(plane_gradients[1:], g.color[1:]):
+                    toward = s.fma(value, color, toward)
+                behind_pointer = b.gep(pixel, [const_i64(ROW_STRIDE)])
+                behind = s.load(behind_pointer) - weight * toward
+                s.store(behind, behind_pointer)
+                alpha = raw.min(ALPHA_MAX)
+                # A capped alpha does not move with its exponent.
+                h = (blended & (raw <= ALPHA_MAX)).select(weight * toward - alpha * behind / (1.0 - alpha), 0.0)
+                h_dy = h * dy
+                for slot, value in zip(column, (h, h_dy, h_dy * dy)):
+                    add(slot, value)
+                for slot, value in zip(plane_totals, plane_gradients):
+                    add(slot, weight * value)
+
+            def finish_strip(dx):
+                h, h_dy, h_dy2 = [Lanes(s, b.load(slot)) for slot in column]
+                h_dx = h * dx
+                for slot, value in zip(totals, (h, h_dx, h_dy, h_dx * dx, h_dy * dx, h_dy2)):
+                    add(slot, value)
+
+            _for_each_group(s, g, tile, row_floats, tile_x, tile_y, strip, finish_strip)
+            row = b.gep(gradients, [b.mul(index, const_i64(GRADIENT))])
+            for k, slot in enumerate(totals + plane_totals):
+                target = b.gep(row, [const_i64(k)])
+                b.store(b.fadd(b.load(target), s.sum(Lanes(s, b.load(slot)))), target)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@kernel
+def blend_backward(
+    n, tiles_x, row0, row1, channels, planes, boxes, records, counts, lists, buffer, rgb, alpha, depth,
+    grad_rgb, grad_alpha, grad_depth, gradients,
+):  # fmt: skip
+    """Fill gradients (N, 16) of the Gaussians that touch tile rows [row0, row1): moments, then dL/d(plane).
+
+    rgb (H, W, C), alpha, depth (H, W): the picture `blend` made from these lists; grad_*: dL/d of each.
+    """
+    height, width = alpha.shape
+    row_floats = ROW_STRIDE * (len(planes) + 2)
+    for i in range(n):
+        if boxes[i, 2] < row1 << TILE_SHIFT and boxes[i, 3] >= row0 << TILE_SHIFT:
+            gradients[i] = 0.0
+    for t in range(tiles_x * (row1 - row0)):
+        first, last = (counts[t - 1] if t > 0 else 0), counts[t]
+        if first == last:
+            continue
+        left, top = (t % tiles_x) << TILE_SHIFT, (t // tiles_x + row0) << TILE_SHIFT
+        w, h = min(TILE, width - left), min(TILE, height - top)
+        for y in range(TILE):
+            for x in range(ROW_STRIDE):
+                pixel = y * row_floats + x
+                if x < w and y < h:
+                    Y, X = top + y, left + x
+                    behind = grad_depth[Y, X] * depth[Y, X] - grad_alpha[Y, X] * (np.float32(1.0) - alpha[Y, X])
+                    for c in range(len(channels)):
+                        behind += grad_rgb[Y, X, c] * rgb[Y, X, c]
+                        buffer[pixel + ROW_STRIDE * (c + 2)] = grad_rgb[Y, X, c]
+                    buffer[pixel + ROW_STRIDE * (len(planes) + 1)] = grad_depth[Y, X]
+                    buffer[pixel], buffer[pixel + ROW_STRIDE] = 1.0, behind
+                else:
+                    buffer[pixel] = -1.0
+                    for plane in range(1, len(planes) + 2):
+                        buffer[pixel + ROW_STRIDE * plane] = 0.0
+        while first < last:
+            chunk = min(last, first + CHECK_EVERY)
+            _splat_list_backward(planes, buffer, records, gradients, lists, first, chunk, left, top, w, h)
+            first = chunk
+            if first < last:
+                alive = np.float32(0.0)
+                for y in range(h):
+                    alive = max(alive, _any_alive(buffer, y * row_floats, TILE // WIDTH))
+                if alive <= 0.0:
+                    break
+
+
+@intrinsic
+def _chain8(
+    tyctx, i, means, covars, quats, scales, opacities, channels, planes, camera, boxes, moments,
+    grad_means, grad_covars, grad_quats, grad_scales, grad_opacities, grad_colors,
+):  # fmt: skip
+    """Gaussians i .. i+7: from moments (8, 16) to the gradients of the inputs; see `chain`."""
+    names = (
+        "i means covars quats scales opacities channels planes camera boxes moments "
+        "grad_means grad_covars grad_quats grad_scales grad_opacities grad_colors"
+    ).split()
+    kinds = (
+        i, means, covars, quats, scales, opacities, channels, planes, camera, boxes, moments,
+        grad_means, grad_covars, grad_quats, grad_scales, grad_opacities, grad_colors,
+    )  # fmt: skip
+    n_colors, n_planes = channels.count, planes.count
+
+    def codegen(context, builder, signature, args):
+        s = Simd(builder)
+        rows = _Rows(s, context, names, signature, args)
+        at, fields = rows.at, rows.fields
+        moment_rows = rows.pointer("moments")
+        columns = []
+        for block in (0, 8):
+            lanes = [s.load(builder.gep(moment_rows, [const_i64(lane * GRADIENT + block)])).value for lane in range(8)]
+            columns += [Lanes(s, v) for v in s.transpose(lanes)]
+        h, h_x, h_y, h_xx, h_xy, h_yy = columns[:MOMENTS]
+        plane_gradients = columns[MOMENTS : MOMENTS + n_planes]
+        box_x = s.load_fields(at("boxes", 2, I32), 2, I32)[0]
+        sixteen = s.i32(16).value
+        first_column = builder.ashr(builder.shl(box_x, sixteen), sixteen)
+        drawn = Lanes(s, builder.icmp_signed("<=", first_column, builder.ashr(box_x, sixteen)))
+
+        from_quats = isinstance(covars, types.NoneType)
+        mean = fields("means", 3)
+        if from_quats:
+            quat, scale = fields("quats", 4), fields("scales", 3)
+            cov = _covariance(quat, scale)
+        else:
+            cov = fields("covars", 6)
+        view = _View(s, mean, cov, rows.value["camera"])
+
+        # ln alpha = ln opacity - (A dx^2 + 2 B dx dy + C dy^2) / 2 with the conic (A B; B C) = (a b; b c)^-1.
+        A, B, C = view.c * view.inv_det, -view.b * view.inv_det, view.a * view.inv_det
+        grad_u, grad_v = A * h_x + B * h_y, B * h_x + C * h_y
+        gA, gB, gC = h_xx * -0.5, h_xy * -0.5, h_yy * -0.5
+        # d(M^-1) = -M^-1 dM M^-1: back through the inverse to the projected covariance (full symmetric matrices).
+        t00, t01, t10, t11 = gA * A + gB * B, gA * B + gB * C, gB * A + gC * B, gB * B + gC * C
+        ga, gb, gc = -(A * t00 + B * t10), -(A * t01 + B * t11), -(B * t01 + C * t11)
+        # cov = J^T G J for the world covariance, 2 G J cov for the rows of J.
+        p, q = view.p, view.q
+        gp = [(ga * a + gb * b) * 2.0 for a, b in zip(view.cov_p, view.cov_q)]
+        gq = [(gb * a + gc * b) * 2.0 for a, b in zip(view.cov_p, view.cov_q)]
+        Gp, Gq = [ga * a + gb * b for a, b in zip(p, q)], [gb * a + gc * b for a, b in zip(p, q)]
+        grad_cov = [[p[r] * Gp[k] + q[r] * Gq[k] for k in range(3)] for r in range(3)]
+
+        # J = (jx r0 - jx tx r2; jy r1 - jy ty r2), jx = fx / z, tx = x/z unless frozen at the image's edge.
+        r0, r1, r2 = view.rotation
+        g_jx, g_jy = _dot(gp, r0) - view.tx * _dot(gp, r2), _dot(gq, r1) - view.ty * _dot(gq, r2)
+        g_tx, g_ty = -(view.jx * _dot(gp, r2)), -(view.jy * _dot(gq, r2))
+        g_xz = grad_u * view.fx + view.tx.equals(view.x_z).select(g_tx, 0.0)
+        g_yz = grad_v * view.fy + view.ty.equals(view.y_z).select(g_ty, 0.0)
+        g_z = -(g_xz * view.x_z + g_yz * view.y_z + g_jx * view.jx + g_jy * view.jy) * view.iz
+        if n_planes > n_colors:
+            g_z = g_z + plane_gradients[n_colors]
+        g_camera = (g_xz * view.iz, g_yz * view.iz, g_z)
+
+        def store(name: str, columns: list[Lanes]) -> None:
+            s.store_fields([drawn.select(column, 0.0).value for column in columns], at(name, len(columns)))
+
+        store("grad_means", [_dot([r0[k], r1[k], r2[k]], g_camera) for k in range(3)])
+        s.store(drawn.select(h / s.load(at("opacities", 1)), 0.0), at("grad_opacities", 1))
+        store("grad_colors", plane_gradients[:n_colors])
+        if not from_quats:
+            (xx, xy, xz), (_, yy, yz), (_, _, zz) = grad_cov
+            store("grad_covars", [xx, xy + xy, xz + xz, yy, yz + yz, zz])
+            return context.get_dummy_value()
+
+        # cov = M M^T, M = R diag(scale): dM = 2 dcov M.
+        R = _rotation(quat)
+        M = [[R[r][k] * scale[k] for k in range(3)] for r in range(3)]
+        gM = [[_dot(grad_cov[r], [M[0][k], M[1][k], M[2][k]]) * 2.0 for k in range(3)] for r in range(3)]
+        store("grad_scales", [_dot([gM[0][k], gM[1][k], gM[2][k]], [R[0][k], R[1][k], R[2][k]]) for k in range(3)])
+        m = [[gM[r][k] * scale[k] for k in range(3)] for r in range(3)]  # dL/dR
+        inverse = 1.0 / s.sqrt(_dot(quat[1:], quat[1:]) + quat[0] * quat[0]).max(1e-12)
+        w, x, y, z = [component * inverse for component in quat]
+        g = [
+            x * (m[2][1] - m[1][2]) + y * (m[0][2] - m[2][0]) + z * (m[1][0] - m[0][1]),
+            y * (m[1][0] + m[0][1]) + z * (m[2][0] + m[0][2]) + w * (m[2][1] - m[1][2]) - x * (m[1][1] + m[2][2]) * 2.0,
+            x * (m[1][0] + m[0][1]) + z * (m[2][1] + m[1][2]) + w * (m[0][2] - m[2][0]) - y * (m[0][0] + m[2][2]) * 2.0,
+            x * (m[2][0] + m[0][2]) + y * (m[2][1] + m[1][2]) + w * (m[1][0] - m[0][1]) - z * (m[0][0] + m[1][1]) * 2.0,
+        ]
+        radial = g[0] * w + g[1] * x + g[2] * y + g[3] * z  # the quaternion's length does not matter
+        store("grad_quats", [(a - radial * b) * inverse * 2.0 for a, b in zip(g, (w, x, y, z))])
+        return context.get_dummy_value()
+
+    return types.void(*kinds), codegen
+
+
+@kernel
+def chain(
+    first, last, means, covars, quats, scales, opacities, channels, planes, camera, boxes, bands, gradients,
+    grad_means, grad_covars, grad_quats, grad_scales, grad_opacities, grad_colors,
+):  # fmt: skip
+    """Gaussians first .. last-1: add up the bands' gradient rows and carry them to the inputs.
+
+    bands (B + 1,) int64: tile-row edges; gradients (B, N, 16), row k valid only for the Gaussians that touch
+    band k. Inputs as in `project`; grad_* have the inputs' shapes, None where the input is None.
+    """
+    n = means.shape[0]
+    moments = np.empty((WIDTH, GRADIENT), np.float32)
+    for start in range(first, last, WIDTH):
+        i = min(start, n - WIDTH)
+        moments[:] = 0.0
+        for lane in range(WIDTH):
+            y0, y1 = boxes[i + lane, 2], boxes[i + lane, 3]
+            for k in range(gradients.shape[0]):
+                if y0 <= y1 and y0 < bands[k + 1] << TILE_SHIFT and y1 >= bands[k] << TILE_SHIFT:
+                    moments[lane] += gradients[k, i + lane]
+        _chain8(
+            i, means, covars, quats, scales, opacities, channels, planes, camera, boxes, moments,
+            grad_means, grad_covars, grad_quats, grad_scales, grad_opacities, grad_colors,
+        )  # fmt: skip

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch
 
 from . import kernels
 from .kernels import TILE
@@ -96,6 +97,7 @@ class Workspace:
     def __init__(self):
         self.n = self.stride = 0
         self.bands: list[_Band] = []
+        self.gradient_memory = np.empty(0, np.float32)
 
     def fit(self, n: int, planes: int, bands: int, tiles: int) -> None:
         stride = kernels.record_length(planes)
@@ -110,6 +112,14 @@ class Workspace:
             self.bands.append(_Band())
         for band in self.bands[:bands]:
             band.fit(n, tiles, planes)
+
+
+    def gradient_rows(self, bands: int, n: int) -> np.ndarray:
+        """(bands, n, 16) float32, uninitialised: the backward pass clears the rows it uses."""
+        size = bands * n * kernels.GRADIENT
+        if len(self.gradient_memory) < size:
+            self.gradient_memory = np.empty(size, np.float32)
+        return self.gradient_memory[:size].reshape(bands, n, kernels.GRADIENT)
 
 
 _idle_workspaces: deque[Workspace] = deque(maxlen=16)
@@ -153,7 +163,7 @@ class Frame:
 
     def __init__(self, workspace, gaussians, planes, camera, width, height, threads):
         """gaussians: (means, covars | None, quats | None, scales | None, opacities, colors), from `pad_to_group`."""
-        self.workspace, self.threads, self.width, self.height = workspace, threads, width, height
+        self.workspace, self.threads = workspace, threads
         self.n = n = len(gaussians[0])
         self.channels, self.planes = (0,) * gaussians[5].shape[1], (0,) * planes
         self.tiles_x, self.tile_rows = -(-width // TILE), -(-height // TILE)
@@ -162,7 +172,7 @@ class Frame:
         self.gaussians, self.camera = gaussians, camera
         means, covars, quats, scales, opacities, colors = gaussians
         cost = np.zeros((threads, self.tile_rows), np.int64)
-        cuts = [min(n, -(-n * t // threads // 8) * 8) for t in range(threads)] + [n]
+        self.cuts = cuts = [n * t // threads // 8 * 8 for t in range(threads)] + [n]
 
         def work(t: int) -> None:
             kernels.project(
@@ -172,18 +182,15 @@ class Frame:
 
         run_parallel(threads, threads, work)
         total = np.cumsum(cost.sum(0) + BAND_OVERHEAD)
-        edges = [int(np.searchsorted(total, total[-1] * b / bands)) for b in range(1, bands)]
-        self.edges = [0, *edges, self.tile_rows]
+        edges = np.searchsorted(total, total[-1] * np.arange(1, bands) / bands)
+        self.edges = np.unique(np.concatenate([[0], edges, [self.tile_rows]]))  # no empty bands
 
     def for_each_band(self, work: Callable[[_Band, int, int], None]) -> None:
-        """work(band, first tile row, end) for every band that is not empty, in parallel."""
-        rows = [(b, r0, r1) for b, (r0, r1) in enumerate(zip(self.edges, self.edges[1:])) if r0 < r1]
-
-        def run(k: int) -> None:
-            b, row0, row1 = rows[k]
-            work(self.workspace.bands[b], row0, row1)
-
-        run_parallel(len(rows), self.threads, run)
+        """work(band, first tile row, end) for every band, in parallel."""
+        bands = self.workspace.bands
+        run_parallel(
+            len(self.edges) - 1, self.threads, lambda b: work(bands[b], int(self.edges[b]), int(self.edges[b + 1]))
+        )
 
     def bin(self, band: _Band, row0: int, row1: int) -> None:
         """Sort and bin one band's Gaussians, growing its list if they do not fit."""
@@ -222,18 +229,76 @@ class Frame:
         self.for_each_band(work)
 
 
-def render_float(means, covars, quats, scales, opacities, colors, viewmat, K, width, height, threads):
-    """numpy in, numpy out: (rgb (H, W, C), alpha (H, W), depth (H, W)) float32 without background."""
-    n, channels = colors.shape
-    gaussians = pad_to_group(n, means, covars, quats, scales, opacities, colors)
-    workspace = borrow_workspace()
-    camera = camera_tuple(viewmat, K, width, height)
-    frame = Frame(workspace, gaussians, channels + 1, camera, width, height, threads)
-    rgb = np.empty((height, width, channels), np.float32)
-    alpha, depth = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
-    frame.blend(rgb, alpha, depth)
-    return_workspace(workspace)
-    return rgb, alpha, depth
+    def backward(self, picture, gradients) -> tuple:
+        """Gradients of (means, covars | None, quats | None, scales | None, opacities, colors) after `blend`.
+
+        picture: (rgb, alpha, depth) as blended; gradients: dL/d of each, float32 C-contiguous.
+        """
+        w = self.workspace
+        rows = w.gradient_rows(len(self.edges) - 1, self.n)
+
+        def work(band: _Band, row0: int, row1: int) -> None:
+            mine = np.searchsorted(self.edges, row0)
+            kernels.blend_backward(
+                self.n, self.tiles_x, row0, row1, self.channels, self.planes, w.boxes, w.records, band.counts,
+                band.lists, band.buffer, *picture, *gradients, rows[mine],
+            )  # fmt: skip
+
+        self.for_each_band(work)
+        means, covars, quats, scales, opacities, colors = self.gaussians
+        out = [None if array is None else np.empty_like(array) for array in self.gaussians]
+        cuts = self.cuts
+
+        def carry(t: int) -> None:
+            kernels.chain(
+                cuts[t], cuts[t + 1], means, covars, quats, scales, opacities, self.channels, self.planes, self.camera,
+                w.boxes, self.edges, rows, *out,
+            )  # fmt: skip
+
+        run_parallel(self.threads, self.threads, carry)
+        return tuple(out)
+
+
+class _Lease:
+    """A workspace on loan; it goes back when the last holder (the autograd graph) lets go of this object."""
+
+    def __init__(self):
+        self.workspace = borrow_workspace()
+
+    def __del__(self):
+        return_workspace(self.workspace)
+
+
+class Rasterize(torch.autograd.Function):
+    """The kernels as one differentiable torch operation; float32 CPU tensors.
+
+    The forward pass's buffers stay on loan until the graph is freed, so the backward pass need not sort again.
+    """
+
+    @staticmethod
+    def forward(ctx, means, covars, quats, scales, opacities, colors, viewmat, K, width, height, threads):
+        lease = _Lease()
+        inputs = (means, covars, quats, scales, opacities, colors)
+        n, channels = colors.shape
+        gaussians = pad_to_group(n, *(None if t is None else t.detach().numpy() for t in inputs))
+        camera = camera_tuple(viewmat.detach().numpy(), K.detach().numpy(), width, height)
+        frame = Frame(lease.workspace, gaussians, channels + 1, camera, width, height, threads)
+        rgb = np.empty((height, width, channels), np.float32)
+        alpha, depth = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
+        frame.blend(rgb, alpha, depth)
+        picture = torch.from_numpy(rgb), torch.from_numpy(alpha), torch.from_numpy(depth)
+        if any(ctx.needs_input_grad):
+            ctx.frame, ctx.lease, ctx.n = frame, lease, n
+            ctx.save_for_backward(*picture)
+        return picture
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *gradients):
+        picture = [t.numpy() for t in ctx.saved_tensors]
+        gradients = [np.ascontiguousarray(g.numpy(), np.float32) for g in gradients]
+        out = ctx.frame.backward(picture, gradients)
+        return *(None if g is None else torch.from_numpy(g[: ctx.n]) for g in out), None, None, None, None, None
 
 
 class CpuRenderer:
@@ -253,9 +318,7 @@ class CpuRenderer:
             out = np.empty((height, width, 3), np.uint8), np.empty((height, width), np.uint8)
         background = np.ascontiguousarray(np.broadcast_to(np.asarray(background, np.uint8), (height, width, 3)))
         gaussians = pad_to_group(len(means), means, covars6, None, None, opacities, colors)
-        workspace = borrow_workspace()
+        lease = _Lease()
         camera = camera_tuple(viewmat, K, width, height)
-        frame = Frame(workspace, gaussians, 3, camera, width, height, self.threads)
-        frame.blend_uint8(background, *out)
-        return_workspace(workspace)
+        Frame(lease.workspace, gaussians, 3, camera, width, height, self.threads).blend_uint8(background, *out)
         return out

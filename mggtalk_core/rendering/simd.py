@@ -169,22 +169,22 @@ class Simd:
     def floor(self, x: Lanes) -> Lanes:
         return self._call("floor", x)
 
-    def exp2(self, x: Lanes) -> Lanes:
-        """2**x for x < 128, relative error 2e-7; x below -126 is clamped (the result is far under 1/255 anyway).
+    def exp2(self, x: Lanes, floor: float = -126.0) -> Lanes:
+        """2**x for x < 128, relative error 8e-8; x below `floor` >= -126 gives 2**floor.
 
-        Split x into the nearest integer n and f in [-1/2, 1/2]: a degree-5 polynomial gives 2**f, adding n to its
-        exponent bits multiplies by 2**n. Adding 1.5 * 2**23 rounds to nearest and leaves n in the low mantissa bits,
-        which saves a rounding and a conversion instruction.
+        Split x into the nearest integer n and f in [-1/2, 1/2]: a polynomial gives 2**f, adding n to its exponent bits
+        multiplies by 2**n. Adding 1.5 * 2**23 rounds to nearest and leaves n in the low mantissa bits, which saves a
+        rounding and a conversion instruction.
         """
-        magic = 12582912.0
-        x = x.max(-126.0)
-        shifted = Lanes(self, self.builder.fadd(x.value, self.f32(magic).value))
-        f = Lanes(self, self.builder.fsub(x.value, self.builder.fsub(shifted.value, self.f32(magic).value)))
-        q = self.f32(1.3333558e-3)
-        for c in (9.6181291e-3, 5.5504109e-2, 2.4022651e-1, 6.9314718e-1, 1.0):
+        b, magic = self.builder, self.f32(12582912.0).value
+        x = x.max(floor)
+        shifted = b.fadd(x.value, magic)  # no flags here: these two must round as written
+        f = Lanes(self, b.fsub(x.value, b.fsub(shifted, magic)))
+        q = self.f32(EXP2_POLYNOMIAL[0])
+        for c in EXP2_POLYNOMIAL[1:]:
             q = self.fma(q, f, c)
-        n = self.builder.shl(shifted.as_int().value, self.i32(23).value)
-        return Lanes(self, self.builder.add(q.as_int().value, n)).as_float()
+        n = b.shl(b.bitcast(shifted, VI), self.i32(23).value)
+        return Lanes(self, b.add(q.as_int().value, n)).as_float()
 
     def log2(self, x: Lanes) -> Lanes:
         """log2(x) for normal positive x, absolute error about 1e-7: exponent + polynomial in mantissa - 1."""
@@ -197,6 +197,12 @@ class Simd:
         for c in LOG2_POLYNOMIAL[1:]:
             q = self.fma(q, t, c)
         return self.fma(q, t, Lanes(self, b.sitofp(exponent, VF)))
+
+    def sum(self, x: Lanes) -> ir.Value:
+        """Sum of the eight lanes, pairwise (a scalar)."""
+        kind = ir.FunctionType(F32, [F32, VF])
+        reduce = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.vector.reduce.fadd.v8f32")
+        return self.builder.call(reduce, [ir.Constant(F32, -0.0), x.value], fastmath=("reassoc",))
 
     # ---- memory --------------------------------------------------------------------------------------------------
     def load(self, pointer) -> Lanes:
@@ -262,6 +268,10 @@ LOG2_POLYNOMIAL = (
     1.44269487,
 )
 """Minimax fit of log2(1 + t) / t on [2**-0.5 - 1, 2**0.5 - 1], highest power first (Lawson's iteration in float64)."""
+
+
+EXP2_POLYNOMIAL = (1.53458124e-4, 1.33999309e-3, 9.61848907e-3, 0.0555032864, 0.240226462, 0.693147182, 1.0)
+"""Minimax fit of 2**f on [-1/2, 1/2], relative error 2e-9 before rounding, highest power first."""
 
 
 def array_pointer(context, builder, array_type, array) -> ir.Value:
