@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import driving, geometry, host, model, prediction, rendering
+from . import driving, editing, evaluation, export, geometry, host, model, prediction, rendering, viewer
 
 NODES: list[type[io.ComfyNode]] = [
     model.LoadMGGTalk,
@@ -13,15 +13,26 @@ NODES: list[type[io.ComfyNode]] = [
     prediction.PredictVisibleParams,
     prediction.PredictInvisibleParams,
     driving.DriveWithAudio,
+    driving.DriveWithVideo,
+    driving.DriveWithBlendshapes,
+    editing.ExpressionEditor,
     rendering.CameraOrbit,
     rendering.RenderGaussians,
     rendering.RenderToVideo,
+    editing.PreviewHead,
+    export.HeadToSplat,
+    export.SaveHead,
+    export.LoadHead,
+    export.SaveMotion,
+    evaluation.EvaluateReenactment,
 ]
 
 
 class MGGTalkExtension(ComfyExtension):
     async def on_load(self) -> None:
         host.register_models_folder()
+        host.offer_demo_files()
+        viewer.add_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
 
+import numpy as np
+import torch
 from comfy_api.latest import io
 
+from ..mggtalk_core.headmodel.arkit import ARKIT_NAMES
+from ..mggtalk_core.media.timing import exact_fps
+from ..mggtalk_core.media.video_reader import VideoReader
+from ..mggtalk_core.portrait.tracking import TrackedFace
 from . import expressions, host, types
+
+USUAL_FPS = 25.0
 
 FPS_TOOLTIP = (
     "Frames per second of the motion and of the video rendered from it: 25 is usual for speech, 1 to 120 work."
@@ -117,6 +129,121 @@ class DriveWithAudio(io.ComfyNode):
         return io.NodeOutput(motion)
 
 
+class DriveWithVideo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MGGTalkDriveWithVideo",
+            display_name="Drive with Video (MGGTalk)",
+            category="MGGTalk/drive",
+            description="Turns the face of a video into motion: expression as it is, head pose relative to the first "
+            "frame that shows the face.",
+            search_aliases=["reenactment", "video driven", "face tracking", "motion capture", "mggtalk"],
+            inputs=[
+                io.MultiType.Input(
+                    "driving",
+                    types=[io.Video, io.Image, types.FaceLandmarks],
+                    tooltip="A VIDEO, a batch of frames, or the FACE_LANDMARKS of ComfyUI's Detect Face Landmarks. "
+                    "The largest face of the first frame is followed.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=0.0,
+                    min=0.0,
+                    max=120.0,
+                    step=0.001,
+                    tooltip="Frames per second: 0 takes the video's own rate, and 25 for frames and landmarks, which "
+                    "have none. Another number resamples a video, and is taken as the rate of frames and landmarks.",
+                ),
+                io.Combo.Input(
+                    "missing_face",
+                    options=["interpolate", "previous", "neutral", "error"],
+                    default="interpolate",
+                    tooltip="For frames without a face: go smoothly from the last to the next one seen, keep the last "
+                    "one, relax to the neutral face, or stop with an error that names the frame.",
+                ),
+                io.Float.Input(
+                    "smoothing",
+                    default=0.02,
+                    min=0.0,
+                    max=0.5,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="Seconds over which the motion is averaged: 0 keeps every jitter of the tracker, 0.02 "
+                    "calms it, 0.1 and more blurs speech.",
+                ),
+            ],
+            outputs=[
+                types.Motion.Output(display_name="motion", tooltip="For the render nodes and the editor."),
+                io.Float.Output(display_name="fps", tooltip="The motion's frames per second, for Create Video."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, driving, fps, missing_face, smoothing) -> io.NodeOutput:
+        from ..mggtalk_core.motion.video import motion_of_faces, track_video
+
+        options = {"missing": missing_face, "smoothing": smoothing}
+        with host.errors_named("Drive with Video", "driving"):
+            if isinstance(driving, dict):
+                faces = tracked_faces(driving)
+                motion = motion_of_faces(host.watched(faces, len(faces)), fps or USUAL_FPS, **options)
+            else:
+                clip = video_clip(driving, fps)
+                frames = host.watched(clip.frames, clip.count, picture=lambda frame: frame)
+                motion = track_video(frames, float(clip.fps), **options)
+        host.show_warnings(motion.warnings, cls.hidden.unique_id)
+        return io.NodeOutput(motion, motion.fps)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of a driving video, decoded as they are asked for."""
+
+    frames: Iterator[np.ndarray]  # (H, W, 3) uint8
+    count: int  # expected
+    fps: Fraction | float
+
+
+def video_clip(driving, fps: float) -> Clip:
+    """The frames of ComfyUI's VIDEO or IMAGE at `fps`, or at their own rate when it is 0."""
+    if isinstance(driving, torch.Tensor):
+        return Clip(map(_uint8, driving), len(driving), fps or USUAL_FPS)
+    source = driving.get_stream_source()
+    if not isinstance(source, str):  # a video that only exists in memory
+        components = driving.get_components()
+        rate = fps or float(components.frame_rate)
+        count = max(1, round(len(components.images) / float(components.frame_rate) * rate))
+        chosen = (min(int(k / rate * components.frame_rate), len(components.images) - 1) for k in range(count))
+        return Clip((_uint8(components.images[index]) for index in chosen), count, rate)
+    reader = VideoReader(source)
+    rate = exact_fps(fps) if fps else reader.fps
+    start, duration = driving.get_active_trim_window()
+    end = start + duration if duration else float("inf")
+    frames = itertools.takewhile(lambda frame: frame.time < end - 1e-6, reader.frames(rate))
+    seconds = min(reader.seconds or 0.0, end) - start
+    return Clip((frame.rgb for frame in frames if frame.time >= start - 1e-6), max(1, round(seconds * rate)), rate)
+
+
+def _uint8(image: torch.Tensor) -> np.ndarray:
+    """A picture (H, W, 3|4) 0..1 as (H, W, 3) uint8."""
+    return image[..., :3].mul(255).round().clamp(0, 255).byte().cpu().numpy()
+
+
+def tracked_faces(landmarks: dict) -> list[TrackedFace | None]:
+    """The largest face of each frame of ComfyUI's FACE_LANDMARKS."""
+    faces: list[TrackedFace | None] = []
+    for frame in landmarks["frames"]:
+        candidates = []
+        for face in frame:
+            scores = np.array([face["blendshapes"].get(name, 0.0) for name in ARKIT_NAMES], np.float32)
+            points = np.asarray(face["landmarks_xy"], np.float32)
+            candidates.append(TrackedFace(points, scores, np.asarray(face["transformation_matrix"], np.float32)))
+        faces.append(max(candidates, key=lambda face: face.size, default=None))
+    return faces
+
+
 class DriveWithBlendshapes(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -168,6 +295,7 @@ class DriveWithBlendshapes(io.ComfyNode):
                 ),
             ],
             outputs=[types.Motion.Output(display_name="motion", tooltip="For the render nodes and the editor.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -130,6 +131,18 @@ def register_models_folder() -> None:
     default = Path(folder_paths.models_dir) / MODELS_FOLDER
     folder_paths.add_model_folder_path(MODELS_FOLDER, str(default))
     set_models_folder(folder_paths.get_folder_paths(MODELS_FOLDER)[0])
+
+
+def offer_demo_files() -> None:
+    """Puts the demo portrait and speech into ComfyUI's input folder, so that the templates run as they open."""
+    import folder_paths
+
+    from ..mggtalk_core.assets import DEMO_PORTRAIT, DEMO_SPEECH
+
+    for source in (DEMO_PORTRAIT, DEMO_SPEECH):
+        target = Path(folder_paths.get_input_directory()) / f"mggtalk_{Path(source).name}"
+        if not target.exists():
+            shutil.copyfile(source, target)
 
 
 def model_files(*suffixes: str) -> list[str]:

@@ -164,13 +164,9 @@ export class HeadView {
         while (this.wanted && this.view) {
             this.wanted = false;
             const { frame, yaw, pitch, distance } = this;
-            const body = JSON.stringify({ frame, yaw, pitch, distance, size: this.canvas.width, ...this.request() });
+            const wish = { frame, yaw, pitch, distance, size: this.canvas.width, ...this.request() };
             try {
-                const response = await this.api.fetchApi(`/mggtalk/view/${this.view.token}`, {
-                    method: "POST",
-                    headers: { "Content-Type": "application/json" },
-                    body,
-                });
+                const response = await this.#post(this.view.token, wish);
                 if (response.ok) {
                     const picture = await createImageBitmap(await response.blob());
                     this.canvas.getContext("2d").drawImage(picture, 0, 0, this.canvas.width, this.canvas.height);
@@ -192,10 +188,18 @@ export class HeadView {
         this.busy = false;
     }
 
+    #post(path, body) {
+        return this.api.fetchApi(`/mggtalk/view/${path}`, {
+            method: "POST",
+            headers: { "Content-Type": "application/json" },
+            body: JSON.stringify(body),
+        });
+    }
+
     // Frees the head on the server.
     close() {
         this.pause();
-        if (this.view) this.api.fetchApi(`/mggtalk/view/${this.view.token}/close`, { method: "POST" });
+        if (this.view) this.#post(`${this.view.token}/close`, {});
         this.view = null;
     }
 }
