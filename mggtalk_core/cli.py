@@ -73,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument("--video", nargs="+", help="clips (or folders of clips): first frame as source, self-driven")
     source.add_argument("--audio-video", nargs="+", help="clips: lip sync of their sound driving the head")
     evaluate.add_argument("--source", help="with --video: photo of somebody else, for cross-reenactment")
-    evaluate.add_argument("--every", type=int, default=4, help="use every n-th frame (%(default)s)")
+    evaluate.add_argument("--every", type=int, default=4, help="with --video: use every n-th frame (%(default)s)")
     evaluate.add_argument("--frames", type=int, help="use at most so many frames of each clip")
     evaluate.add_argument("--size", type=int, default=256, help="side of the compared pictures (%(default)s)")
     evaluate.add_argument("--ablate", action="append", default=[], metavar="NAME", help="also without NAME")
@@ -268,7 +268,7 @@ def _evaluate(options: argparse.Namespace) -> dict:
 
     shared = dict(every=options.every, frames=options.frames, size=options.size, checkpoint=options.checkpoint)
     if options.audio_video:
-        report = protocols.audio_driven(options.audio_video, **shared)
+        report = protocols.audio_driven(options.audio_video)
     elif options.source:
         report = protocols.cross_reenactment(options.source, options.video, **shared)
     else:

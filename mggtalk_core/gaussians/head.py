@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,10 +13,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..errors import InputError
-from ..media.files import atomic_path
+from ..media.files import atomic_path, require_file
 from ..types import Camera, Gaussians
 
 FORMAT_VERSION = 1
+
+_LAYOUT = {
+    "positions": ("float32", "N3"), "covars": ("float32", "N6"), "colors": ("float32", "N3"),
+    "opacities": ("float32", "N"), "faces": ("int32", "N"), "barycentric": ("float32", "N3"),
+    "expression_weight": ("float32", "N"), "pose_weight": ("float32", "N"), "origin": ("uint8", "N"),
+    "vertices": ("float32", "V3"), "triangles": ("int32", "F3"), "expression_basis": ("float16", "EV3"),
+    "source_expression": ("float32", "E"), "neck": ("float32", "3"), "viewmat": ("float32", "44"),
+    "K": ("float32", "33"), "background": ("uint8", "SS3"), "alpha": ("uint8", "SS"), "photo": ("uint8", "HW3"),
+    "crop_to_photo": ("float64", "23"),
+}  # fmt: skip
+"""Type and shape of each tensor in a file; a letter is a size that has to be the same wherever it stands."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,7 @@ class GaussianHead:
         Raises:
             InputError: not a head file, or of another format version.
         """
+        path = require_file(path, "head")
         try:
             with safe_open(str(path), "pt") as file:
                 metadata = file.metadata() or {}
@@ -92,8 +105,10 @@ class GaussianHead:
         missing = {f.name for f in fields(GaussianHead)} - {"warnings"} - tensors.keys()
         if missing:
             raise InputError(f"{path} is not a complete MGGTalk head; it lacks {', '.join(sorted(missing))}")
+        tensors = {name: tensors[name] for name in _LAYOUT}
+        _check_layout(path, tensors)
         tensors["expression_basis"] = tensors["expression_basis"].float()
-        return GaussianHead(**tensors, warnings=tuple(json.loads(metadata.get("warnings", "[]"))))
+        return GaussianHead(**tensors, warnings=_warnings_of(metadata))
 
     def without(self, origin: int) -> GaussianHead:
         """The head without the points of one origin (for ablations)."""
@@ -101,6 +116,39 @@ class GaussianHead:
         per_point = ("positions", "covars", "colors", "opacities", "faces", "barycentric", "expression_weight",
                      "pose_weight", "origin")  # fmt: skip
         return replace(self, **{name: getattr(self, name)[keep] for name in per_point})
+
+
+def _check_layout(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Refuses tensors that would make the renderer read outside of them or draw nothing.
+
+    Raises:
+        InputError: a wrong type or shape, an index out of range, or NaN.
+    """
+    sizes = {"E": 52}
+    for name, (kind, shape) in _LAYOUT.items():
+        tensor = tensors[name]
+        if len(tensor) and len(shape) == tensor.ndim:
+            expected = [int(s) if s.isdecimal() else sizes.setdefault(s, n) for s, n in zip(shape, tensor.shape)]
+        else:
+            expected = None
+        if expected != list(tensor.shape) or tensor.dtype != getattr(torch, kind):
+            raise InputError(
+                f"{path}: {name} is {str(tensor.dtype)[6:]} {tuple(tensor.shape)}, expected {kind} {tuple(shape)}; "
+                "build the head from its photo again"
+            )
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InputError(f"{path}: {name} has NaN or infinite values; build the head from its photo again")
+    for name, limit in (("faces", sizes["F"]), ("triangles", sizes["V"])):
+        if tensors[name].min() < 0 or tensors[name].max() >= limit:
+            raise InputError(f"{path}: {name} has an index outside 0..{limit - 1}; build the head from its photo again")
+
+
+def _warnings_of(metadata: dict[str, str]) -> tuple[str, ...]:
+    """The warnings stored with a head; none when they are unreadable, since nothing depends on them."""
+    try:
+        return tuple(map(str, json.loads(metadata.get("warnings", "[]"))))
+    except (ValueError, TypeError):
+        return ()
 
 
 def covars_from_axes(axes: np.ndarray) -> np.ndarray:
@@ -117,7 +165,7 @@ def covar_matrices(covars: torch.Tensor) -> torch.Tensor:
 def gaussians_from_covars(
     means: torch.Tensor, covars: torch.Tensor, opacities: torch.Tensor, colors: torch.Tensor
 ) -> Gaussians:
-    """Gaussians with covariances (N, 6) as scales (descending order not implied) and wxyz quaternions, by eigenvectors."""
+    """Gaussians with covariances (N, 6) as scales (in no order) and wxyz quaternions, by eigenvectors."""
     from kornia.geometry.conversions import rotation_matrix_to_quaternion
 
     # float64: the thin axis of a surfel is 1e-3 of its others, 1e-6 in the covariance, next to float32's rounding.

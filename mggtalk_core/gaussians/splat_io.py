@@ -7,15 +7,17 @@ file read back lies where it was. Only .ply is exact; .spz and .splat quantise.
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..errors import InputError
-from ..media.files import atomic_path
+from ..media.files import atomic_path, require_file
 from ..types import Gaussians
 
 SH_C0 = 0.28209479177387814
@@ -34,6 +36,7 @@ _PLY_TYPES = {
     **{"float": "<f4", "double": "<f8", "float32": "<f4", "float64": "<f8"},
 }
 _SPZ_MAGIC = 0x5053474E  # "NGSP"
+_SPZ_MOST_BYTES = 1 << 28  # 14 million splats: a small gzip file may unpack to any size
 _SPZ_FRACTION_BITS = 16  # positions in steps of 15 micrometres, +-128 m: a head needs finer steps than the usual 12
 _SPZ_COLOR_SCALE = SH_C0 / 0.15
 _SPLAT_RECORD = np.dtype([("xyz", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
@@ -64,7 +67,12 @@ def decode_splat(data: bytes, file_format: str) -> Gaussians:
 
     Raises InputError when the bytes are not such a file.
     """
-    fields = _format(file_format)[1](data)
+    with np.errstate(over="ignore", invalid="ignore"):  # damaged numbers become infinite or NaN, refused below
+        fields = _format(file_format)[1](data)
+    if len(fields["means"]) == 0:
+        raise InputError(f"The .{file_format} file holds no Gaussians; export it again.")
+    if any(not np.isfinite(array).all() for array in fields.values()):
+        raise InputError(f"The .{file_format} file has NaN or infinite values; export it again.")
     tensors = {name: torch.from_numpy(np.ascontiguousarray(array, np.float32)) for name, array in fields.items()}
     tensors["quats"] = torch.nn.functional.normalize(tensors["quats"], dim=-1)
     return Gaussians(**tensors)
@@ -79,8 +87,11 @@ def write_splat_file(gaussians: Gaussians, path: str | os.PathLike) -> None:
 
 
 def read_splat_file(path: str | os.PathLike) -> Gaussians:
-    """Read a .ply, .spz or .splat file (by its suffix)."""
-    path = Path(path)
+    """Read a .ply, .spz or .splat file (by its suffix).
+
+    Raises InputError when there is no such file or it is damaged.
+    """
+    path = require_file(path, "splat file")
     return decode_splat(path.read_bytes(), path.suffix.lstrip(".").lower())
 
 
@@ -127,18 +138,23 @@ def _decode_ply(data: bytes) -> dict[str, np.ndarray]:
     count, fields, element = 0, [], ""
     for line in data[:end].decode("ascii", "replace").splitlines():
         words = line.split()
+        if words[:1] in (["format"], ["element"], ["property"]) and len(words) < 3:
+            raise InputError(f"The .ply file's header is damaged at '{line[:60]}'.")
         if words[:1] == ["format"] and words[1] != "binary_little_endian":
             raise InputError(f"The .ply file is '{words[1]}'; save it as binary_little_endian.")
         if words[:1] == ["element"]:
             element = words[1]
+            if not words[2].isdecimal():
+                raise InputError(f"The .ply file announces '{words[2]}' of '{element}', which is not a count.")
             count = int(words[2]) if element == "vertex" else count
         if words[:1] == ["property"] and element == "vertex":
             if words[1] not in _PLY_TYPES:
                 raise InputError(f"The .ply file's vertices have a '{words[1]}' property, which splats don't have.")
             fields.append((words[2], _PLY_TYPES[words[1]]))
     missing = [name for name in _PLY_FIELDS if not name.startswith("n") and name not in dict(fields)]
-    if missing:
-        raise InputError(f"The .ply file is not a Gaussian splat: it lacks {', '.join(missing)}.")
+    if missing or len(dict(fields)) < len(fields):
+        what = f"lacks {', '.join(missing)}" if missing else "names a property twice"
+        raise InputError(f"The .ply file is not a Gaussian splat: it {what}.")
     layout = np.dtype(fields)
     start = end + len(b"end_header\n")
     if len(data) - start < count * layout.itemsize:
@@ -175,11 +191,19 @@ def _decode_spz(data: bytes) -> dict[str, np.ndarray]:
     """Version 2 of .spz; spherical harmonics above band 0 are skipped."""
     if data[:2] != b"\x1f\x8b":
         raise InputError("This is not an .spz file: it is not gzip data.")
-    raw = gzip.decompress(data)
+    try:
+        with gzip.open(io.BytesIO(data)) as stream:
+            raw = stream.read(_SPZ_MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"This .spz file is damaged: {error}.") from None
+    if not 16 <= len(raw) <= _SPZ_MOST_BYTES:
+        raise InputError(f"This .spz file holds {len(raw)} bytes or more, expected 16 to {_SPZ_MOST_BYTES}.")
     magic, version, count, _, fraction_bits, _, _ = struct.unpack_from("<IIIBBBB", raw)
     if magic != _SPZ_MAGIC or version != 2:
         raise InputError(f"This .spz file can't be read: version {version}, only version 2 is supported.")
     bytes_left = np.frombuffer(raw, np.uint8, offset=16)
+    if len(bytes_left) < 19 * count:
+        raise InputError(f"The .spz file is cut short: {count} splats announced, {len(bytes_left)} bytes there.")
     sizes = np.cumsum([9 * count, count, 3 * count, 3 * count, 3 * count])
     positions, alphas, colors, scales, rotations = np.split(bytes_left[: sizes[-1]], sizes[:-1])
     words = positions.reshape(-1, 3, 3).astype(np.int64) @ np.array([1, 1 << 8, 1 << 16])

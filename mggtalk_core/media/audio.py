@@ -78,6 +78,8 @@ def _open_track(path: str | Path):
             if not container.streams.audio:
                 raise InputError(f"{path}: there is no sound in this file; give a file with an audio track")
             stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                raise InputError(f"{path}: the codec of this sound is unknown; convert it to WAV or FLAC")
             if not MIN_RATE <= stream.sample_rate <= MAX_RATE:
                 raise InputError(
                     f"{path}: a sample rate of {stream.sample_rate} Hz is not usable; give {MIN_RATE} to {MAX_RATE} Hz"
@@ -115,11 +117,13 @@ def audio_blocks(path: str | Path, sample_rate: int | None = None, channels: int
         rate = sample_rate or stream.sample_rate
         layout = {None: stream.layout.name, 1: "mono", 2: "stereo"}[channels]
         resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
-        left = _stated_samples(container, stream, rate)
+        left, expected = _stated_samples(container, stream, rate), channels or stream.channels
         for frame in itertools.chain(container.decode(stream), [None]):
             if frame is not None:
                 frame.pts = None  # samples are taken back to back: gaps in time stamps are no reason to drop sound
             for block in resampler.resample(frame):
+                if len(block.planes) != expected:
+                    raise InputError(f"{path}: the number of channels changes in the middle; convert it to WAV")
                 waveform = block.to_ndarray() if left is None else block.to_ndarray()[:, :left]
                 if waveform.shape[1]:
                     yield Audio(waveform, rate)

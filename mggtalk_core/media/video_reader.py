@@ -46,6 +46,8 @@ class VideoReader:
                 if not streams:
                     raise InputError(f"{self.path}: there is no picture in this file; give a video")
                 stream = streams[0]
+                if stream.codec_context is None:
+                    raise InputError(f"{self.path}: the codec of this video is unknown; convert it to MP4")
                 self._stream_index = stream.index
                 self._check_size(stream.codec_context.width, stream.codec_context.height)
                 first = next(container.decode(stream), None)

@@ -17,6 +17,7 @@ from scipy.spatial.transform import Rotation
 
 from ..errors import InputError
 from ..headmodel.arkit import ARKIT_INDEX, ARKIT_NAMES
+from ..media.files import require_file
 from ..types import Motion
 from .idle import gaze
 
@@ -103,7 +104,7 @@ def read_motion_csv(path: str | Path, fps: float | None = None) -> Motion:
     Raises:
         InputError: no such file, no ARKit columns, a cell that is no number, or no frame rate.
     """
-    path = Path(path)
+    path = require_file(path, "motion")
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
@@ -149,6 +150,8 @@ def read_motion_csv(path: str | Path, fps: float | None = None) -> Motion:
     # dropped frames make some steps whole multiples of the shortest usual one
     step = np.median(steps)
     counts = np.maximum(np.round(steps / step), 1)
+    if not 1 <= 1 / step <= 240 or counts.sum() > 100 * len(times):
+        raise InputError(f"{path}: the time codes jump (a step of {steps.max():.0f} s); give fps=")
     step = times[-1] / counts.sum()
     index = np.arange(int(counts.sum()) + 1)
     at = np.concatenate([[0], np.cumsum(counts)])
