@@ -1,0 +1,332 @@
+"""Evaluation protocols: self-reenactment, cross-reenactment and lip sync, each beside baselines.
+
+Self-reenactment follows the papers: the first frame of a clip is the source, the later frames drive it and are the
+truth. Unlike them the picture is the crop around the first frame's face, resampled to `size`, and expression and pose
+come from fitting the head model to every frame. Figures of other papers are therefore a direction, not a match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from ..errors import InputError
+from ..gaussians.head import GaussianHead
+from ..gaussians.sgp import predict_invisible, predict_visible
+from ..geometry.dsgr import build_points, estimate_depth
+from ..media.audio import read_audio
+from ..media.image import read_photo
+from ..media.video_reader import VideoReader
+from ..model import MGGTalkModel
+from ..motion.audio.drive import drive_with_audio
+from ..motion.onto_portrait import onto_portrait
+from ..motion.video import DrivingPerson, track_video
+from ..portrait.analysis import analyze_portrait
+from ..portrait.parsing import coarse_person_mask
+from ..portrait.tracking import FaceTracker, TrackedFace
+from ..rendering.frames import render_frames
+from ..types import Motion, Portrait
+from ..weights import load_model
+from . import lip_sync, masks
+from . import motion_metrics as motion_metric
+from .clips import find_clips, sampled_frames, through_window
+from .image_metrics import psnr, ssim
+from .lip_tracking import track_lips
+from .statistics import bootstrap_interval
+
+Progress = Callable[[int, int], None]
+
+TRACKED_SIZE = 512
+"""Faces are tracked on pictures enlarged to this side: the tracker is made for faces of about that size."""
+
+BLUR_SIGMA = 1.0
+"""Pixels of the blurred prior: blur alone raises PSNR, so a learned gain has to beat it."""
+
+ABLATIONS = {
+    "geo-refine": "geo_refine",
+    "identity": "identity_encoder",
+    "gaussian-decoder": "gaussian_decoder",
+    "sym-decoder": "sym_gaussian_decoder",
+    "densify": "densify",
+    "deformation": "deformation",
+    "inpainter": "inpainter",
+    "symmetry": None,
+    "filter": None,
+}
+"""Name -> the network of `MGGTalkModel` it takes away; None for stages without a network."""
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """One way to make the pictures of a clip."""
+
+    name: str
+    head: GaussianHead | None  # None repeats the source frame
+    expression: bool = True  # False keeps the source's expression: a rigid head
+    blur: float = 0.0  # pixels
+
+
+def self_reenactment(
+    videos: Sequence[str | Path],
+    *,
+    every: int = 4,
+    frames: int | None = None,
+    size: int = 256,
+    checkpoint: str | None = None,
+    ablate: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> dict:
+    """Reproduces each clip from its first frame and compares; variants: full, prior, baselines, ablations.
+
+    Args:
+        videos: clips, or folders of clips.
+        every, frames: use every n-th frame, at most so many.
+        size: side of the compared pictures.
+        ablate: names of `ABLATIONS`; each adds a variant without it.
+
+    Raises:
+        InputError: unreadable clips, a first frame without a usable face, an unknown ablation.
+    """
+    unknown = set(ablate) - set(ABLATIONS)
+    if unknown:
+        raise InputError(f"--ablate {sorted(unknown)[0]} is unknown; use one of {', '.join(ABLATIONS)}")
+    model = load_model(checkpoint)
+    clips = []
+    for clip in find_clips(videos):
+        source = next(sampled_frames(clip, every, frames), None)
+        portrait = analyze_portrait(source.astype(np.float32) / 255, size=size)
+        rate = float(VideoReader(clip).fps) / every
+        motion = track_video(
+            sampled_frames(clip, every, frames), rate, person=DrivingPerson.from_portrait(portrait),
+            missing="previous", smoothing=0,
+        )  # fmt: skip
+        variants = _variants(portrait, model, ablate)
+        truth = (through_window(frame, portrait, size) for frame in sampled_frames(clip, every, frames))
+        rows = _compare(portrait, motion, variants, truth, size, progress)
+        clips.append({"clip": clip.name, "frames": len(motion) - 1, "variants": rows})
+    return _report("self-reenactment", clips, {"every": every, "size": size, "checkpoint": model.checkpoint})
+
+
+def _variants(portrait: Portrait, model: MGGTalkModel, ablate: Sequence[str]) -> list[_Variant]:
+    """What is compared: the full pipeline, the prior where networks were used, baselines, ablations."""
+    depth_map = estimate_depth(portrait)
+
+    def head(model: MGGTalkModel, **stages: bool) -> GaussianHead:
+        return predict_invisible(model, predict_visible(model, build_points(portrait, depth_map, **stages)))
+
+    full, prior = head(model), head(MGGTalkModel(device=model.device))
+    variants = [
+        _Variant("full", full),
+        _Variant("prior only", prior),
+        _Variant("blurred prior", prior, blur=BLUR_SIGMA),
+        _Variant("rigid head", full, expression=False),
+        _Variant("repeat first frame", None),
+    ]
+    for name in ablate:
+        if name == "symmetry":
+            changed = head(model, symmetry=False)
+        elif name == "filter":
+            changed = head(model, voxel_filter=False)
+        else:
+            changed = head(replace(model, **{ABLATIONS[name]: None}))
+        variants.append(_Variant(f"without {name}", changed))
+    return variants
+
+
+def _compare(
+    portrait: Portrait, motion: Motion, variants: Sequence[_Variant], truth: Iterator[np.ndarray], size: int,
+    progress: Progress | None,
+) -> dict[str, dict[str, float]]:  # fmt: skip
+    """Mean metrics of each variant over the frames of a clip; the source frame does not count."""
+    pictures = [_pictures(variant, portrait, motion, size) for variant in variants]
+    scores: list[list[dict[str, float]]] = [[] for _ in variants]
+    with FaceTracker() as tracker:
+        for index, true_frame in enumerate(truth):
+            drawn = [next(stream) for stream in pictures]
+            face = _tracked(tracker, true_frame)
+            if index == 0 or face is None:
+                continue
+            regions = {
+                "face": masks.face_mask(face.landmarks, size, size),
+                "mouth": masks.mouth_mask(face.landmarks, size, size),
+                "head": masks.head_mask(coarse_person_mask(true_frame), face.landmarks),
+            }
+            for rows, picture in zip(scores, drawn):
+                found = face if picture is true_frame else _tracked(tracker, picture)
+                rows.append(_frame_scores(picture, true_frame, regions, found, face))
+            if progress:
+                progress(index + 1, len(motion))
+    if not scores[0]:
+        raise InputError("no later frame of the clip shows a face; use a longer clip or a smaller --every")
+    return {variant.name: _clip_scores(rows, motion.fps) for variant, rows in zip(variants, scores)}
+
+
+def _pictures(variant: _Variant, portrait: Portrait, motion: Motion, size: int) -> Iterator[np.ndarray]:
+    """A variant's frames (size, size, 3) float32 0..1."""
+    if variant.head is None:
+        while True:
+            yield portrait.image
+    if not variant.expression:
+        source = variant.head.source_expression.numpy()
+        motion = replace(motion, expression=np.broadcast_to(source, motion.expression.shape))
+    for rgb, _ in render_frames(variant.head, motion, size=size):
+        picture = rgb.astype(np.float32) / 255
+        yield gaussian_filter(picture, (variant.blur, variant.blur, 0)) if variant.blur else picture
+
+
+def _tracked(tracker: FaceTracker, picture: np.ndarray) -> TrackedFace | None:
+    """The largest face of a picture (S, S, 3) float32, landmarks in its pixels."""
+    size = len(picture)
+    enlarged = Image.fromarray(np.round(picture * 255).clip(0, 255).astype(np.uint8))
+    faces = tracker.detect(np.asarray(enlarged.resize((TRACKED_SIZE, TRACKED_SIZE), Image.Resampling.BICUBIC)))
+    return faces[0].moved(size / TRACKED_SIZE, np.zeros(2)) if faces else None
+
+
+def _frame_scores(
+    picture: np.ndarray, truth: np.ndarray, regions: dict[str, np.ndarray], found: TrackedFace | None, true: TrackedFace
+) -> dict[str, float]:
+    """All metrics of one frame; NaN where the result's face was not found again."""
+    lost = float("nan")
+    return {
+        "psnr": psnr(picture, truth),
+        "ssim": ssim(picture, truth),
+        **{f"psnr_{name}": psnr(picture, truth, region) for name, region in regions.items()},
+        "lmd": motion_metric.lip_landmark_distance(found.landmarks, true.landmarks) if found else lost,
+        "akd": motion_metric.average_keypoint_distance(found.landmarks, true.landmarks) if found else lost,
+        "aed": motion_metric.average_expression_distance(found.scores, true.scores) if found else lost,
+        "apd": motion_metric.average_pose_distance(found.matrix, true.matrix) if found else lost,
+        "lip": motion_metric.lip_opening(found.landmarks) if found else lost,
+        "eye": motion_metric.eye_opening(found.landmarks) if found else lost,
+        "true_lip": motion_metric.lip_opening(true.landmarks),
+        "true_eye": motion_metric.eye_opening(true.landmarks),
+        "found": float(found is not None),
+    }
+
+
+SERIES = ("lip", "eye", "true_lip", "true_eye")
+
+
+def _clip_scores(rows: list[dict[str, float]], fps: float) -> dict[str, float]:
+    """Means over a clip's frames, and correlations of its lip and eye openings."""
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    scores = {name: _mean(values) for name, values in columns.items() if name not in SERIES}
+    scores["lip_corr"] = motion_metric.correlation(columns["lip"], columns["true_lip"])
+    scores["eye_corr"] = motion_metric.correlation(columns["eye"], columns["true_eye"])
+    scores["sync_ms"] = motion_metric.sync_offset(columns["lip"], columns["true_lip"], fps)
+    return scores
+
+
+def cross_reenactment(
+    source: str | Path,
+    videos: Sequence[str | Path],
+    *,
+    every: int = 4,
+    frames: int | None = None,
+    size: int = 256,
+    checkpoint: str | None = None,
+) -> dict:
+    """Drives somebody else's photo with each clip; there is no true picture, so only motion is compared.
+
+    Head pose is compared relative to each one's first frame, expression directly.
+
+    Raises:
+        InputError: as `self_reenactment`.
+    """
+    portrait = analyze_portrait(read_photo(source), size=size)
+    model = load_model(checkpoint)
+    depth_map = estimate_depth(portrait)
+    head = predict_invisible(model, predict_visible(model, build_points(portrait, depth_map)))
+    clips = []
+    for clip in find_clips(videos):
+        rate = float(VideoReader(clip).fps) / every
+        tracked = track_video(sampled_frames(clip, every, frames), rate, missing="previous", smoothing=0)
+        motion = onto_portrait(tracked, head.source_expression.numpy())
+        rigid = replace(motion, expression=np.broadcast_to(head.source_expression.numpy(), motion.expression.shape))
+        rows: dict[str, list[dict[str, float]]] = {"full": [], "rigid head": []}
+        with FaceTracker() as tracker:
+            streams = {
+                name: render_frames(head, moved, size=size) for name, moved in (("full", motion), ("rigid head", rigid))
+            }
+            first: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+            for frame in sampled_frames(clip, every, frames):
+                faces = tracker.detect(frame)
+                for name, stream in streams.items():
+                    found = _tracked(tracker, next(stream)[0].astype(np.float32) / 255)
+                    if not faces or found is None:
+                        continue
+                    start = first.setdefault(name, (found.matrix, faces[0].matrix))
+                    rows[name].append(_cross_scores(found, faces[0], *start))
+        clips.append({
+            "clip": clip.name, "frames": len(motion),
+            "variants": {name: _clip_scores(values, rate) for name, values in rows.items() if values},
+        })  # fmt: skip
+    return _report("cross-reenactment", clips, {"source": Path(source).name, "every": every, "size": size})
+
+
+def _cross_scores(found: TrackedFace, true: TrackedFace, first: np.ndarray, true_first: np.ndarray) -> dict[str, float]:
+    turned = found.matrix[:3, :3] @ np.linalg.inv(first[:3, :3])
+    true_turned = true.matrix[:3, :3] @ np.linalg.inv(true_first[:3, :3])
+    return {
+        "aed": motion_metric.average_expression_distance(found.scores, true.scores),
+        "apd": motion_metric.average_pose_distance(turned, true_turned),
+        "lip": motion_metric.lip_opening(found.landmarks),
+        "eye": motion_metric.eye_opening(found.landmarks),
+        "true_lip": motion_metric.lip_opening(true.landmarks),
+        "true_eye": motion_metric.eye_opening(true.landmarks),
+    }
+
+
+def audio_driven(videos: Sequence[str | Path]) -> dict:
+    """Lip sync: each clip's sound drives a mouth, compared with the mouth tracked in the clip (`lip_sync.py`).
+
+    Baselines: a mouth that follows loudness, and (with two clips or more) the mouth driven by another clip's sound.
+
+    Raises:
+        InputError: an unreadable clip, one without sound or without a face.
+    """
+    paths = find_clips(videos)
+    driven, tracked, sounds = [], [], []
+    for clip in paths:
+        audio = read_audio(clip, sample_rate=16_000, channels=1)
+        sounds.append(audio)
+        driven.append(lip_sync.driven_curves(drive_with_audio(audio.waveform, audio.sample_rate, lip_sync.RATE)))
+        tracked.append(track_lips(clip))
+    clips = []
+    for index, clip in enumerate(paths):
+        rows = {
+            "full": lip_sync.lip_scores(driven[index], tracked[index]),
+            "loudness": lip_sync.lip_scores(
+                lip_sync.loudness_curves(sounds[index].waveform, sounds[index].sample_rate), tracked[index]
+            ),
+        }
+        if len(paths) > 1:
+            rows["another clip's sound"] = lip_sync.lip_scores(driven[index - 1], tracked[index])
+        clips.append({
+            "clip": clip.name, "frames": len(tracked[index].aperture),
+            "variants": {name: dict(vars(scores)) for name, scores in rows.items()},
+        })  # fmt: skip
+    return _report("audio-driven lip sync", clips, {"rate": f"{lip_sync.RATE:g} Hz"})
+
+
+def _report(protocol: str, clips: list[dict], settings: dict) -> dict:
+    """The result of a protocol: clips one by one, and their mean with a 95 % interval over clips."""
+    summary = {}
+    for name in clips[0]["variants"]:
+        rows = [clip["variants"][name] for clip in clips if name in clip["variants"]]
+        summary[name] = {}
+        for metric in rows[0]:
+            values = np.array([row[metric] for row in rows])
+            low, high = bootstrap_interval(values)
+            summary[name][metric] = {"mean": _mean(values), "low": low, "high": high}
+    return {"protocol": protocol, "settings": settings, "variants": summary, "clips": clips}
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean of the finite values; NaN when there is none."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")

@@ -1,0 +1,80 @@
+"""Evaluation reports as markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from ..media.files import atomic_path, require_output
+
+LABELS = {
+    "psnr": ("PSNR", 2, "up"), "ssim": ("SSIM", 3, "up"), "psnr_face": ("face PSNR", 2, "up"),
+    "psnr_mouth": ("mouth PSNR", 2, "up"), "psnr_head": ("head PSNR", 2, "up"), "lmd": ("LMD", 4, "down"),
+    "akd": ("AKD px", 2, "down"), "aed": ("AED", 3, "down"), "apd": ("APD deg", 2, "down"),
+    "lip_corr": ("lip corr", 3, "up"), "eye_corr": ("eye corr", 3, "up"), "sync_ms": ("sync ms", 0, ""),
+    "found": ("found", 2, "up"), "width_corr": ("width corr", 3, "up"), "closure_f1": ("closure F1", 2, "up"),
+    "offset_ms": ("offset ms", 0, ""), "jitter_ratio": ("jitter", 2, ""), "range_ratio": ("range", 2, ""),
+}  # fmt: skip
+"""Metric -> heading, decimals, which way is better."""
+
+PAPER_NOTE = {
+    "self-reenactment": (
+        "For orientation, the paper's own figures (its protocol, crops and hardware; not comparable one to one): "
+        "HDTF self-reenactment PSNR 32.40, FID 18.95; CelebV-HQ PSNR 30.84; NeRSemble-Mono PSNR 31.98."
+    ),
+    "cross-reenactment": "For orientation, the paper reports FID 27.85 on HDTF cross-reenactment.",
+}
+
+
+def markdown(report: dict) -> str:
+    """A report of `protocols` as a table: one row per variant, 95 % intervals over clips in brackets."""
+    variants = report["variants"]
+    metrics = [name for name in LABELS if name in next(iter(variants.values()))]
+    arrows = {"up": " ↑", "down": " ↓", "": ""}
+    head = ["variant", *(LABELS[name][0] + arrows[LABELS[name][2]] for name in metrics)]
+    lines = [_row(head), _row(["---"] * len(head))]
+    for name, row in variants.items():
+        lines.append(_row([name, *(_cell(row[metric], LABELS[metric][1]) for metric in metrics)]))
+    clips, frames = report["clips"], sum(clip["frames"] for clip in report["clips"])
+    settings = ", ".join(f"{key} {value}" for key, value in report["settings"].items())
+    title = f"{report['protocol']}: {len(clips)} clip(s), {frames} frames ({settings})"
+    note = PAPER_NOTE.get(report["protocol"])
+    return "\n".join([title, "", *lines] + (["", note] if note else []))
+
+
+def write_table(report: dict, path: str | Path) -> None:
+    """Writes a report as .md or .json.
+
+    Raises:
+        InputError: another ending, or the file can't be written.
+    """
+    path = require_output(path, suffixes=(".md", ".json"))
+    if path.suffix.lower() == ".json":
+        text = json.dumps(_finite(report), indent=2)
+    else:
+        text = markdown(report)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(value: dict[str, float], decimals: int) -> str:
+    if not math.isfinite(value["mean"]):
+        return "-"
+    text = f"{value['mean']:.{decimals}f}"
+    if math.isfinite(value["low"]):
+        text += f" [{value['low']:.{decimals}f}, {value['high']:.{decimals}f}]"
+    return text
+
+
+def _finite(value):
+    """NaN is not JSON: it becomes null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
