@@ -16,7 +16,7 @@ def intrinsics_from_fov(fov_y: float, width: int, height: int) -> np.ndarray:
 
 
 def look_at(eye: np.ndarray, target: np.ndarray, up: np.ndarray = (0.0, -1.0, 0.0)) -> np.ndarray:
-    """(4, 4) float32 world -> camera: stands at `eye` (3,), looks at `target` (3,); `up` (3,) points up in the image."""
+    """(4, 4) float32 world -> camera: stands at `eye` (3,), looks at `target` (3,); `up` (3,) is up in the image."""
     eye, target = np.asarray(eye, float), np.asarray(target, float)
     forward = target - eye
     forward /= np.linalg.norm(forward)

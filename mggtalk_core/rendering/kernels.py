@@ -38,7 +38,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .kernel_cache import kernel
-from .semantics import ALPHA_MAX, ALPHA_MIN, EPS2D, EXTENT, NEAR, T_MIN
+from .semantics import ALPHA_MAX, ALPHA_MIN, EPS2D, EXTENT, MIN_QUAT2, NEAR, T_MIN
 from .simd import F32, I16, I32, I64, U8, VF, VI, WIDTH, Lanes, Simd, array_pointer, const_i64
 
 TILE_SHIFT = 5
@@ -94,7 +94,7 @@ class _Rows:
 def _rotation(quats: list[Lanes]) -> list[list[Lanes]]:
     """Rotation matrix of wxyz quaternions of any length; a zero quaternion means no rotation."""
     w, x, y, z = quats
-    n = 2.0 / (w * w + x * x + y * y + z * z).max(1e-24)
+    n = 2.0 / (w * w + x * x + y * y + z * z).max(MIN_QUAT2)
     xx, yy, zz, xy, xz, yz = x * x * n, y * y * n, z * z * n, x * y * n, x * z * n, y * z * n
     wx, wy, wz = w * x * n, w * y * n, w * z * n
     return [
@@ -125,7 +125,7 @@ class _View:
         self.iz = iz = 1.0 / self.z
         self.x_z, self.y_z = x * iz, y * iz
         self.u, self.v = self.fx * self.x_z + cx, self.fy * self.y_z + cy
-        # Rows p = du/dmean and q = dv/dmean of the perspective Jacobian J, in world axes; (a b; b c) = J cov J^T + 0.3 I.
+        # Rows p = du/dmean, q = dv/dmean of the perspective Jacobian J in world axes; (a b; b c) = J cov J^T + 0.3 I.
         self.tx, self.ty = self.x_z.max(x_min).min(x_max), self.y_z.max(y_min).min(y_max)
         self.jx, self.jy = self.fx * iz, self.fy * iz
         self.p = [self.jx * r0 - self.jx * self.tx * r2 for r0, r2 in zip(rotation[0], rotation[2])]
@@ -140,7 +140,9 @@ class _View:
 
 
 @intrinsic
-def _project8(tyctx, i, means, covars, quats, scales, opacities, colors, channels, planes, camera, records, boxes, depths):
+def _project8(
+    tyctx, i, means, covars, quats, scales, opacities, colors, channels, planes, camera, records, boxes, depths
+):
     """Project Gaussians i .. i+7; see `project` for the arguments."""
     signature = types.void(
         i, means, covars, quats, scales, opacities, colors, channels, planes, camera, records, boxes, depths
@@ -162,7 +164,8 @@ def _project8(tyctx, i, means, covars, quats, scales, opacities, colors, channel
         a, b, c, u, v, z = view.a, view.b, view.c, view.u, view.v, view.z
         det, inv_det = view.det, view.inv_det
         width, height = view.width, view.height
-        # alpha >= 1/255 is the ellipse d^T conic d <= 2 ln(255 opacity) =: reach; its box is +-sqrt(reach a), sqrt(reach c).
+        # alpha >= 1/255 is the ellipse d^T conic d <= 2 ln(255 opacity) =: reach, whose box is +- sqrt(reach a) by
+        # +- sqrt(reach c).
         log2_opacity = s.log2(opacity.max(1e-30).min(1e30))
         reach = ((log2_opacity + LOG2_255) * (2.0 / LOG2_E)).min(EXTENT * EXTENT)
         rx, ry = s.sqrt(reach * a) + 0.01, s.sqrt(reach * c) + 0.01
@@ -249,8 +252,9 @@ def sort_and_bin(n, tiles_x, row0, row1, boxes, depth_bits, keys_a, ids_a, keys_
             ids_a[selected] = i
             selected += 1
             lowest, highest = min(lowest, key), max(highest, key)
+            tx0, tx1 = boxes[i, 0] >> TILE_SHIFT, boxes[i, 1] >> TILE_SHIFT
             for ty in range((max(y0, top) >> TILE_SHIFT) - row0, (min(y1, bottom) >> TILE_SHIFT) - row0 + 1):
-                for t in range(ty * tiles_x + (boxes[i, 0] >> TILE_SHIFT), ty * tiles_x + (boxes[i, 1] >> TILE_SHIFT) + 1):
+                for t in range(ty * tiles_x + tx0, ty * tiles_x + tx1 + 1):
                     counts[t] += 1
     if selected == 0:
         return 0
@@ -289,7 +293,8 @@ def sort_and_bin(n, tiles_x, row0, row1, boxes, depth_bits, keys_a, ids_a, keys_
     for j in range(selected):
         g = ids[j]
         tx0, tx1 = boxes[g, 0] >> TILE_SHIFT, boxes[g, 1] >> TILE_SHIFT
-        for ty in range((max(boxes[g, 2], top) >> TILE_SHIFT) - row0, (min(boxes[g, 3], bottom) >> TILE_SHIFT) - row0 + 1):
+        y0, y1 = max(boxes[g, 2], top), min(boxes[g, 3], bottom)
+        for ty in range((y0 >> TILE_SHIFT) - row0, (y1 >> TILE_SHIFT) - row0 + 1):
             for t in range(ty * tiles_x + tx0, ty * tiles_x + tx1 + 1):
                 slot = counts[t]
                 counts[t] = slot + 1
@@ -555,7 +560,7 @@ def _resolve8(tyctx, buffer, offset, background, rgb, alpha, pixel):
 # front to back, recomputes alpha and T by the forward pass's own instructions; what lies behind a Gaussian is the
 # total (from the finished picture) minus what has been walked over, so nothing is divided by a vanishing T.
 #
-# Tile rows hold [T | Q | P planes of dL/dplane]: Q = sum over the Gaussians still ahead of weight * (dL/dplane . plane),
+# Tile rows hold [T | Q | P planes of dL/dplane]; Q = sum over the Gaussians still ahead of weight (dL/dplane . plane)
 # plus the background's share -dL/dalpha * T_end.
 
 MOMENTS = 6
@@ -761,7 +766,8 @@ def _chain8(
         gM = [[_dot(grad_cov[r], [M[0][k], M[1][k], M[2][k]]) * 2.0 for k in range(3)] for r in range(3)]
         store("grad_scales", [_dot([gM[0][k], gM[1][k], gM[2][k]], [R[0][k], R[1][k], R[2][k]]) for k in range(3)])
         m = [[gM[r][k] * scale[k] for k in range(3)] for r in range(3)]  # dL/dR
-        inverse = 1.0 / s.sqrt(_dot(quat[1:], quat[1:]) + quat[0] * quat[0]).max(1e-12)
+        length2 = _dot(quat[1:], quat[1:]) + quat[0] * quat[0]
+        inverse = (length2 > MIN_QUAT2).select(1.0 / s.sqrt(length2), 0.0)
         w, x, y, z = [component * inverse for component in quat]
         g = [
             x * (m[2][1] - m[1][2]) + y * (m[0][2] - m[2][0]) + z * (m[1][0] - m[0][1]),

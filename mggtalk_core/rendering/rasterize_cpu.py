@@ -20,17 +20,24 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
+from ..errors import InputError
 from . import kernels
 from .kernels import TILE
 
 BANDS_PER_THREAD = 2
 BAND_OVERHEAD = 200  # cost of an empty tile row, in 8-pixel groups
-MAX_SIDE = 32767  # pixel boxes are int16
+MAX_PAIRS = 1 << 29  # entries of one band's list (2 GB); reached only by millions of huge Gaussians
+PARALLEL_FROM = 2000  # Gaussians; below, handing work to threads costs more than it saves
 
 
 def available_cpus() -> int:
     """CPUs this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_threads(n: int) -> int:
+    """Threads for a frame of n Gaussians."""
+    return available_cpus() if n >= PARALLEL_FROM else 1
 
 
 _pool: ThreadPoolExecutor | None = None
@@ -138,7 +145,7 @@ def return_workspace(workspace: Workspace) -> None:
 
 
 def camera_tuple(viewmat: np.ndarray, K: np.ndarray, width: int, height: int) -> tuple[np.float32, ...]:
-    """The 22 floats the projection kernel wants (kernels.project); the Jacobian is frozen 15 % beyond the image edge."""
+    """The 22 floats the projection kernel wants (kernels.project); its Jacobian is frozen 15 % beyond the edges."""
     V, K = np.asarray(viewmat, np.float64), np.asarray(K, np.float64)
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
     margin_x, margin_y = 0.15 * width / fx, 0.15 * height / fy
@@ -202,6 +209,8 @@ class Frame:
             )  # fmt: skip
             if pairs >= 0:
                 return
+            if -pairs > MAX_PAIRS:
+                raise InputError(f"the Gaussians cover too many pixels ({-pairs} tile entries); are they too large?")
             band.lists = np.zeros(-pairs * 5 // 4, np.int32)
 
     def blend(self, rgb: np.ndarray, alpha: np.ndarray, depth: np.ndarray) -> None:
@@ -276,12 +285,14 @@ class Rasterize(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, means, covars, quats, scales, opacities, colors, viewmat, K, width, height, threads):
+    def forward(ctx, means, covars, quats, scales, opacities, colors, viewmat, K, width, height, threads=None):
+        """threads: None for all CPUs. -> rgb (H, W, C), alpha (H, W), depth (H, W), no background."""
         lease = _Lease()
         inputs = (means, covars, quats, scales, opacities, colors)
         n, channels = colors.shape
         gaussians = pad_to_group(n, *(None if t is None else t.detach().numpy() for t in inputs))
         camera = camera_tuple(viewmat.detach().numpy(), K.detach().numpy(), width, height)
+        threads = threads or default_threads(n)
         frame = Frame(lease.workspace, gaussians, channels + 1, camera, width, height, threads)
         rgb = np.empty((height, width, channels), np.float32)
         alpha, depth = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
@@ -298,7 +309,7 @@ class Rasterize(torch.autograd.Function):
         picture = [t.numpy() for t in ctx.saved_tensors]
         gradients = [np.ascontiguousarray(g.numpy(), np.float32) for g in gradients]
         out = ctx.frame.backward(picture, gradients)
-        return *(None if g is None else torch.from_numpy(g[: ctx.n]) for g in out), None, None, None, None, None
+        return *(None if g is None else torch.from_numpy(g[: ctx.n]) for g in out), *[None] * 5
 
 
 class CpuRenderer:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import torch
 
-from .semantics import ALPHA_MAX, ALPHA_MIN, EPS2D, EXTENT, NEAR, T_MIN
+from .semantics import ALPHA_MAX, ALPHA_MIN, EPS2D, EXTENT, MIN_QUAT2, NEAR, T_MIN
 
 
 def covariance(quats: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """(N, 4) wxyz of any length and (N, 3) -> (N, 6) xx, xy, xz, yy, yz, zz of R diag(scale^2) R^T."""
+    """R diag(scale^2) R^T as (N, 6) xx, xy, xz, yy, yz, zz, from (N, 4) wxyz (zero: no rotation) and (N, 3)."""
+    zero = (quats.detach() ** 2).sum(-1, keepdim=True) <= MIN_QUAT2
+    quats = torch.where(zero, quats.new_tensor([1.0, 0.0, 0.0, 0.0]), quats)
     w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
     rows = (
         (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
@@ -28,6 +30,7 @@ def _project(means, covars, viewmat, K, width, height):
     """-> centre u, v (px), projected covariance a, b, c (px^2, EPS2D included), camera z."""
     x, y, z = (means @ viewmat[:3, :3].T + viewmat[:3, 3]).unbind(-1)
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
+    z = torch.where(z > NEAR, z, -1)  # not drawn; no division by zero reaches the gradients
     x_z, y_z = x / z, y / z
     margin_x, margin_y = 0.15 * width / fx, 0.15 * height / fy
     tx = torch.minimum(torch.maximum(x_z, -cx / fx - margin_x), (width - cx) / fx + margin_x)
@@ -42,7 +45,7 @@ def _project(means, covars, viewmat, K, width, height):
 def render(means, covars, opacities, colors, viewmat, K, width, height):
     """One view of N Gaussians, all inputs finite: (rgb (H, W, C), alpha (H, W), depth (H, W)), no background.
 
-    means (N, 3), covars (N, 6) world axes, opacities (N,), colors (N, C), viewmat (4, 4), K (3, 3), one dtype and device.
+    means (N, 3), covars (N, 6) world axes, opacities (N,), colors (N, C), viewmat (4, 4), K (3, 3).
     """
     u, v, a, b, c, z = _project(means, covars, viewmat, K, width, height)
     det = a * c - b * b

@@ -21,6 +21,8 @@ from . import rasterize_torch
 
 BACKENDS = ("auto", "cpu", "torch", "gsplat")
 MAX_CHANNELS = 8
+MAX_SIDE = 32767  # the CPU kernels keep pixel boxes as int16
+UPPER_TRIANGLE = [0, 1, 2, 4, 5, 8]  # xx, xy, xz, yy, yz, zz of a flattened 3x3
 
 
 @dataclass(frozen=True)
@@ -81,26 +83,143 @@ def render(
     covars: torch.Tensor | None = None,
     backend: str = "auto",
 ) -> Rendered:
-    """Render N Gaussians.
+    """Render N Gaussians; differentiable in every Gaussian input and the background.
 
-    means (N, 3) world; either quats (N, 4) wxyz (any length) with scales (N, 3), or covars (N, 6) xx,xy,xz,yy,yz,zz or
-    (N, 3, 3) in world axes; opacities (N,) 0..1; colors (N, C <= 8); viewmat (4, 4) world -> camera; K (3, 3) pixels;
-    background (C,) or (H, W, C).
+    A Gaussian with a value that is not finite, or behind the near plane, is not drawn; a zero quaternion means no
+    rotation. The `cpu` and `gsplat` backends compute in float32, `torch` in the type of `means` (at least float32).
+
+    Args:
+        means: (N, 3) world, m.
+        quats, scales: (N, 4) wxyz of any length and (N, 3) m; or None, with `covars`.
+        opacities: (N,) 0..1.
+        colors: (N, C), C <= 8.
+        viewmat: (4, 4) world -> camera.
+        K: (3, 3) pixels.
+        background: (C,) or (H, W, C) behind the Gaussians.
+        covars: (N, 6) xx, xy, xz, yy, yz, zz or (N, 3, 3), world axes, m^2; instead of quats and scales.
+        backend: "auto", "cpu", "torch" or "gsplat".
+
+    Any of the tensors may have one more leading dimension B: then B views are rendered, the others being shared.
+
+    Raises:
+        InputError: shapes that do not fit together, an image size out of range, a backend that can't run here, or
+            gradients asked for viewmat or K of a compiled backend ("auto" then takes "torch").
     """
-    if (covars is None) == (quats is None or scales is None):
-        raise InputError("render needs either quats and scales or covars, exactly one of the two")
-    if covars is not None and covars.shape[-2:] == (3, 3):
-        covars = covars.flatten(-2)[..., [0, 1, 2, 4, 5, 8]]
+    if (covars is None) == (quats is None and scales is None) or (quats is None) != (scales is None):
+        raise InputError("render needs either quats and scales, or covars: exactly one of the two")
+    if covars is not None and covars.shape[-2:] == (3, 3) and covars.ndim > 2:
+        covars = covars.flatten(-2)[..., UPPER_TRIANGLE]
+    gaussians = {"means": means, "covars": covars, "quats": quats, "scales": scales, "opacities": opacities}
+    gaussians |= {"colors": colors}
+    batch = _check(gaussians, viewmat, K, width, height)
+    differentiable_camera = torch.is_grad_enabled() and (viewmat.requires_grad or K.requires_grad)
+    if differentiable_camera and backend == "auto":
+        backend = "torch"
     backend = choose_backend(means.device, backend)
-    if backend == "torch":
-        covars = rasterize_torch.covariance(quats, scales) if covars is None else covars
-        rgb, alpha, depth = rasterize_torch.render(means, covars, opacities, colors, viewmat, K, width, height)
-    else:
-        from . import rasterize_cpu
-
-        arrays = [None if t is None else t.detach().float().numpy() for t in (means, covars, quats, scales, opacities, colors)]
-        out = rasterize_cpu.render_float(*arrays, viewmat.numpy(), K.numpy(), width, height, rasterize_cpu.available_cpus())
-        rgb, alpha, depth = (torch.from_numpy(a) for a in out)
+    if differentiable_camera and backend != "torch":
+        raise InputError(f"backend {backend!r} has no gradients for viewmat and K; choose backend 'torch'")
+    if backend != "torch" or means.dtype in (torch.float16, torch.bfloat16):
+        gaussians = {name: None if t is None else t.float() for name, t in gaussians.items()}
+    dtype, device = gaussians["means"].dtype, means.device
+    gaussians = {name: None if t is None else t.to(device, dtype) for name, t in gaussians.items()}
+    viewmat, K = viewmat.to(device, dtype), K.to(device, dtype)
+    draw = {"cpu": _draw_cpu, "torch": _draw_torch, "gsplat": _draw_gsplat}[backend]
+    rgb, alpha, depth = draw(gaussians, viewmat, K, int(width), int(height), batch)
     if background is not None:
-        rgb = rgb + (1 - alpha)[..., None] * background
+        rgb = rgb + (1 - alpha)[..., None] * _fit_background(background.to(device, dtype), rgb)
     return Rendered(rgb, alpha, depth)
+
+
+ROW_SHAPES = {"means": (3,), "covars": (6,), "quats": (4,), "scales": (3,), "opacities": (), "colors": (None,)}
+
+
+def _check(gaussians: dict[str, torch.Tensor | None], viewmat, K, width, height) -> int | None:
+    """The batch size, or None for a single view; every shape checked."""
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        raise InputError(f"image size {width}x{height} is out of range; each side must be 1 to {MAX_SIDE} pixels")
+    n = gaussians["means"].shape[-2] if gaussians["means"].ndim > 1 else -1
+    wanted = {name: (n, *row) for name, row in ROW_SHAPES.items()} | {"viewmat": (4, 4), "K": (3, 3)}
+    batches = {}
+    for name, tensor in (gaussians | {"viewmat": viewmat, "K": K}).items():
+        if tensor is None:
+            continue
+        shape = wanted[name]
+        tail = tuple(tensor.shape[max(tensor.ndim - len(shape), 0) :])
+        fits = len(tail) == len(shape) and all(b is None or a == b for a, b in zip(tail, shape))
+        if not fits or tensor.ndim > len(shape) + 1:
+            expected = ", ".join("C" if size is None else str(size) for size in shape)
+            raise InputError(f"{name} has shape {tuple(tensor.shape)}, expected ({expected}), or one more dimension B")
+        if tensor.ndim > len(shape):
+            batches[name] = tensor.shape[0]
+    if not 1 <= gaussians["colors"].shape[-1] <= MAX_CHANNELS:
+        raise InputError(f"colors have {gaussians['colors'].shape[-1]} channels; 1 to {MAX_CHANNELS} can be rendered")
+    if len(set(batches.values())) > 1:
+        raise InputError(f"batch sizes differ: {', '.join(f'{name} {size}' for name, size in batches.items())}")
+    return next(iter(batches.values()), None)
+
+
+def _fit_background(background: torch.Tensor, rgb: torch.Tensor) -> torch.Tensor:
+    """(C,), (B, C), (H, W, C) or (B, H, W, C) made to broadcast against rgb. Raises InputError for another shape."""
+    allowed = {tuple(rgb.shape[-1:]), tuple(rgb.shape[-3:]), tuple(rgb.shape), (*rgb.shape[:-3], rgb.shape[-1])}
+    if tuple(background.shape) not in allowed:
+        raise InputError(f"background has shape {tuple(background.shape)}, expected one of {sorted(allowed)}")
+    return background[:, None, None] if background.ndim == 2 else background
+
+
+def _views(gaussians, viewmat, K, batch):
+    """One (gaussians, viewmat, K) per view of a batch."""
+    rank = {name: len(row) + 2 for name, row in ROW_SHAPES.items()}
+
+    def pick(tensor, batched_rank, k):
+        return tensor[k] if tensor is not None and tensor.ndim == batched_rank else tensor
+
+    for k in range(batch):
+        yield {name: pick(t, rank[name], k) for name, t in gaussians.items()}, pick(viewmat, 3, k), pick(K, 3, k)
+
+
+def _drop_bad(gaussians: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor | None]:
+    """Gaussians that hold NaN or infinity made harmless and invisible (the CPU kernels do this by themselves)."""
+    good = torch.ones_like(gaussians["opacities"], dtype=torch.bool)
+    for name, tensor in gaussians.items():
+        if tensor is not None:
+            finite = torch.isfinite(tensor)
+            good = good & (finite if name == "opacities" else finite.all(-1))
+    return {
+        name: None if t is None else torch.where(good if name == "opacities" else good[..., None], t, 0)
+        for name, t in gaussians.items()
+    }
+
+
+def _stacked(draw, gaussians, viewmat, K, batch):
+    """draw(gaussians, viewmat, K) for one view, or stacked over a batch."""
+    if batch is None:
+        return draw(gaussians, viewmat, K)
+    views = [draw(*view) for view in _views(gaussians, viewmat, K, batch)]
+    if not views:
+        raise InputError("the batch is empty; give at least one view")
+    return tuple(torch.stack(field) for field in zip(*views))
+
+
+def _draw_torch(gaussians, viewmat, K, width, height, batch):
+    def draw(gaussians, viewmat, K):
+        g = _drop_bad(gaussians)
+        covars = g["covars"] if g["covars"] is not None else rasterize_torch.covariance(g["quats"], g["scales"])
+        return rasterize_torch.render(g["means"], covars, g["opacities"], g["colors"], viewmat, K, width, height)
+
+    return _stacked(draw, gaussians, viewmat, K, batch)
+
+
+def _draw_cpu(gaussians, viewmat, K, width, height, batch):
+    from .rasterize_cpu import Rasterize
+
+    def draw(g, viewmat, K):
+        order = ("means", "covars", "quats", "scales", "opacities", "colors")
+        return Rasterize.apply(*(g[name] for name in order), viewmat, K, width, height)
+
+    return _stacked(draw, gaussians, viewmat, K, batch)
+
+
+def _draw_gsplat(gaussians, viewmat, K, width, height, batch):
+    from . import rasterize_gsplat
+
+    return rasterize_gsplat.render(_drop_bad(gaussians), viewmat, K, width, height, batch)

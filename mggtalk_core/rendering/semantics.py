@@ -6,3 +6,4 @@ ALPHA_MAX = 0.999
 T_MIN = 1e-4  # a pixel stops before the Gaussian that would leave this transmittance or less
 EXTENT = 3.33  # standard deviations; at opacity 1 this is where alpha falls under ALPHA_MIN
 NEAR = 0.01  # m
+MIN_QUAT2 = 1e-24  # squared length at or below which a quaternion counts as zero and means "no rotation"

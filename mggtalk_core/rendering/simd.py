@@ -137,7 +137,7 @@ class Simd:
             return Lanes(self, ir.Constant(VF, [ir.Constant(F32, float(value))] * WIDTH))
         undefined = ir.Constant(VF, ir.Undefined)
         first = self.builder.insert_element(undefined, value, ir.Constant(I32, 0))
-        return Lanes(self, self.builder.shuffle_vector(first, undefined, ir.Constant(VI, [ir.Constant(I32, 0)] * WIDTH)))
+        return Lanes(self, self.shuffle(first, undefined, [0] * WIDTH))
 
     def i32(self, value: int) -> Lanes:
         """The same integer in every lane."""
@@ -243,14 +243,15 @@ class Simd:
         )
 
     def transpose(self, rows: list[ir.Value]) -> list[ir.Value]:
-        """8x8 transpose: interleave singles, then pairs (both inside 128-bit halves, one instruction each), then halves."""
+        """8x8 transpose: interleave singles, then pairs (inside 128-bit halves, one instruction each), then halves."""
         pairs = []
         for a, b in zip(rows[::2], rows[1::2]):
             pairs += [self.shuffle(a, b, [0, 8, 1, 9, 4, 12, 5, 13]), self.shuffle(a, b, [2, 10, 3, 11, 6, 14, 7, 15])]
         quads = []
         for i in (0, 4):
             for a, b in ((pairs[i], pairs[i + 2]), (pairs[i + 1], pairs[i + 3])):
-                quads += [self.shuffle(a, b, [0, 1, 8, 9, 4, 5, 12, 13]), self.shuffle(a, b, [2, 3, 10, 11, 6, 7, 14, 15])]
+                quads.append(self.shuffle(a, b, [0, 1, 8, 9, 4, 5, 12, 13]))
+                quads.append(self.shuffle(a, b, [2, 3, 10, 11, 6, 7, 14, 15]))
         low = [self.shuffle(a, b, [0, 1, 2, 3, 8, 9, 10, 11]) for a, b in zip(quads[:4], quads[4:])]
         high = [self.shuffle(a, b, [4, 5, 6, 7, 12, 13, 14, 15]) for a, b in zip(quads[:4], quads[4:])]
         return low + high
