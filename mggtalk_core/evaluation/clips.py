@@ -1,12 +1,14 @@
-"""Test clips: found in folders, read frame by frame through one fixed window around the face."""
+"""Test clips: found in folders, read frame by frame through one fixed window."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ..errors import InputError
 from ..media.video_reader import VideoReader
@@ -46,9 +48,39 @@ def sampled_frames(path: Path, every: int, limit: int | None) -> Iterator[np.nda
     return islice(frames, limit)
 
 
-def through_window(frame: np.ndarray, portrait: Portrait, size: int) -> np.ndarray:
-    """A frame (H, W, 3) uint8 cut as the portrait was, (size, size, 3) float32 0..1."""
-    scale = portrait.crop_to_photo[0, 0]
-    side = scale * portrait.image.shape[0]
-    centre = portrait.crop_to_photo[:, 2] + side / 2
-    return cut_square(frame.astype(np.float32) / 255, centre, side, size)[0]
+@dataclass(frozen=True)
+class Window:
+    """The part of a clip's frames that is compared: the whole frame if it is about square, as in the papers' data sets,
+    otherwise the crop around the first frame's face."""
+
+    portrait: Portrait
+    whole: bool
+
+    @staticmethod
+    def of(portrait: Portrait) -> Window:
+        """The window that suits the clip a portrait was made from."""
+        height, width = portrait.photo.shape[:2]
+        return Window(portrait, max(height, width) <= SQUARE_ENOUGH * min(height, width))
+
+    @property
+    def framing(self) -> str:
+        """How `render_frames` has to frame the head."""
+        return "paste" if self.whole else "crop"
+
+    def view(self, frame: np.ndarray) -> np.ndarray:
+        """A clip's frame (H, W, 3) uint8 as the renderer would show it, uint8."""
+        if self.whole:
+            return frame
+        size = self.portrait.image.shape[0]
+        side = self.portrait.crop_to_photo[0, 0] * size
+        centre = self.portrait.crop_to_photo[:, 2] + side / 2
+        return np.round(cut_square(frame.astype(np.float32) / 255, centre, side, size)[0] * 255).astype(np.uint8)
+
+
+SQUARE_ENOUGH = 1.05
+
+
+def resampled(picture: np.ndarray, size: int) -> np.ndarray:
+    """A picture (H, W, 3) uint8 as (size, size, 3) float32 0..1, antialiased."""
+    small = Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(small, np.float32) / 255

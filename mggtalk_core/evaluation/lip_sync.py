@@ -8,7 +8,6 @@ loudness envelope, and the curves driven by another clip's sound (chance).
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
@@ -50,7 +49,7 @@ class LipScores:
 
 
 def tracked_curves(landmarks: np.ndarray, scores: np.ndarray, times: np.ndarray, seconds: float) -> LipCurves:
-    """Lip curves of tracked landmarks (F, 478, 2), ARKit scores (F, 52) at `times` (F,) s; frames of NaN are skipped."""
+    """Lip curves of landmarks (F, 478, 2) and ARKit scores (F, 52) at `times` (F,) s; frames of NaN are skipped."""
     found = np.isfinite(landmarks[:, 0, 0])
     landmarks, scores, times = landmarks[found], scores[found], times[found]
 

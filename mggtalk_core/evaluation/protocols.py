@@ -1,8 +1,8 @@
 """Evaluation protocols: self-reenactment, cross-reenactment and lip sync, each beside baselines.
 
 Self-reenactment follows the papers: the first frame of a clip is the source, the later frames drive it and are the
-truth. Unlike them the picture is the crop around the first frame's face, resampled to `size`, and expression and pose
-come from fitting the head model to every frame. Figures of other papers are therefore a direction, not a match.
+truth. Pictures are made as the product makes them (a crop of 512 pixels, pasted back into frames that are about square)
+and compared at `size`. Clips, crops and trackers differ between papers: their figures are a direction, not a match.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from scipy.ndimage import gaussian_filter
+from torch import nn
 
 from ..errors import InputError
 from ..gaussians.head import GaussianHead
@@ -34,15 +34,15 @@ from ..types import Motion, Portrait
 from ..weights import load_model
 from . import lip_sync, masks
 from . import motion_metrics as motion_metric
-from .clips import find_clips, sampled_frames, through_window
+from .clips import Window, find_clips, resampled, sampled_frames
 from .image_metrics import psnr, ssim
 from .lip_tracking import track_lips
 from .statistics import bootstrap_interval
 
 Progress = Callable[[int, int], None]
 
-TRACKED_SIZE = 512
-"""Faces are tracked on pictures enlarged to this side: the tracker is made for faces of about that size."""
+HEAD_SIZE = 512
+"""Side of the analysed crop, as `mggtalk animate` has it."""
 
 BLUR_SIGMA = 1.0
 """Pixels of the blurred prior: blur alone raises PSNR, so a learned gain has to beat it."""
@@ -68,7 +68,12 @@ class _Variant:
     name: str
     head: GaussianHead | None  # None repeats the source frame
     expression: bool = True  # False keeps the source's expression: a rigid head
-    blur: float = 0.0  # pixels
+    blur: float = 0.0  # pixels of the compared picture
+
+    @property
+    def pictures(self) -> tuple[int, bool]:
+        """Equal for variants that are rendered alike."""
+        return id(self.head), self.expression
 
 
 def self_reenactment(
@@ -98,31 +103,34 @@ def self_reenactment(
     model = load_model(checkpoint)
     clips = []
     for clip in find_clips(videos):
-        source = next(sampled_frames(clip, every, frames), None)
-        portrait = analyze_portrait(source.astype(np.float32) / 255, size=size)
+        source = next(sampled_frames(clip, every, frames))
+        portrait = analyze_portrait(source.astype(np.float32) / 255, size=HEAD_SIZE)
         rate = float(VideoReader(clip).fps) / every
         motion = track_video(
             sampled_frames(clip, every, frames), rate, person=DrivingPerson.from_portrait(portrait),
             missing="previous", smoothing=0,
         )  # fmt: skip
-        variants = _variants(portrait, model, ablate)
-        truth = (through_window(frame, portrait, size) for frame in sampled_frames(clip, every, frames))
-        rows = _compare(portrait, motion, variants, truth, size, progress)
+        window = Window.of(portrait)
+        truth = (window.view(frame) for frame in sampled_frames(clip, every, frames))
+        rows = _compare(window, motion, _variants(portrait, model, ablate), truth, size, progress)
         clips.append({"clip": clip.name, "frames": len(motion) - 1, "variants": rows})
     return _report("self-reenactment", clips, {"every": every, "size": size, "checkpoint": model.checkpoint})
 
 
 def _variants(portrait: Portrait, model: MGGTalkModel, ablate: Sequence[str]) -> list[_Variant]:
-    """What is compared: the full pipeline, the prior where networks were used, baselines, ablations."""
+    """What is compared: the full pipeline, the prior alone where there are networks, baselines, ablations."""
     depth_map = estimate_depth(portrait)
 
     def head(model: MGGTalkModel, **stages: bool) -> GaussianHead:
         return predict_invisible(model, predict_visible(model, build_points(portrait, depth_map, **stages)))
 
-    full, prior = head(model), head(MGGTalkModel(device=model.device))
-    variants = [
-        _Variant("full", full),
-        _Variant("prior only", prior),
+    full = head(model)
+    variants = [_Variant("full", full)]
+    prior = full
+    if any(isinstance(part, nn.Module) for part in vars(model).values()):
+        prior = head(MGGTalkModel(device=model.device))
+        variants.append(_Variant("prior only", prior))
+    variants += [
         _Variant("blurred prior", prior, blur=BLUR_SIGMA),
         _Variant("rigid head", full, expression=False),
         _Variant("repeat first frame", None),
@@ -139,26 +147,33 @@ def _variants(portrait: Portrait, model: MGGTalkModel, ablate: Sequence[str]) ->
 
 
 def _compare(
-    portrait: Portrait, motion: Motion, variants: Sequence[_Variant], truth: Iterator[np.ndarray], size: int,
+    window: Window, motion: Motion, variants: Sequence[_Variant], truth: Iterator[np.ndarray], size: int,
     progress: Progress | None,
 ) -> dict[str, dict[str, float]]:  # fmt: skip
     """Mean metrics of each variant over the frames of a clip; the source frame does not count."""
-    pictures = [_pictures(variant, portrait, motion, size) for variant in variants]
+    source = next(truth)
+    streams = {variant.pictures: _pictures(variant, window, motion, source) for variant in variants}
+    for stream in streams.values():
+        next(stream)
     scores: list[list[dict[str, float]]] = [[] for _ in variants]
     with FaceTracker() as tracker:
-        for index, true_frame in enumerate(truth):
-            drawn = [next(stream) for stream in pictures]
-            face = _tracked(tracker, true_frame)
-            if index == 0 or face is None:
+        for index, frame in enumerate(truth, start=1):
+            pictures = {key: next(stream) for key, stream in streams.items()}
+            face = _tracked(tracker, frame, size)
+            if face is None:
                 continue
+            true_picture = resampled(frame, size)
             regions = {
                 "face": masks.face_mask(face.landmarks, size, size),
                 "mouth": masks.mouth_mask(face.landmarks, size, size),
-                "head": masks.head_mask(coarse_person_mask(true_frame), face.landmarks),
+                "head": masks.head_mask(coarse_person_mask(true_picture), face.landmarks),
             }
-            for rows, picture in zip(scores, drawn):
-                found = face if picture is true_frame else _tracked(tracker, picture)
-                rows.append(_frame_scores(picture, true_frame, regions, found, face))
+            found = {key: _tracked(tracker, picture, size) for key, picture in pictures.items()}
+            for rows, variant in zip(scores, variants):
+                compared = resampled(pictures[variant.pictures], size)
+                if variant.blur:
+                    compared = gaussian_filter(compared, (variant.blur, variant.blur, 0))
+                rows.append(_frame_scores(compared, true_picture, regions, found[variant.pictures], face))
             if progress:
                 progress(index + 1, len(motion))
     if not scores[0]:
@@ -166,25 +181,23 @@ def _compare(
     return {variant.name: _clip_scores(rows, motion.fps) for variant, rows in zip(variants, scores)}
 
 
-def _pictures(variant: _Variant, portrait: Portrait, motion: Motion, size: int) -> Iterator[np.ndarray]:
-    """A variant's frames (size, size, 3) float32 0..1."""
+def _pictures(variant: _Variant, window: Window, motion: Motion, source: np.ndarray) -> Iterator[np.ndarray]:
+    """A variant's frames (H, W, 3) uint8, the source's first."""
     if variant.head is None:
         while True:
-            yield portrait.image
+            yield source
     if not variant.expression:
-        source = variant.head.source_expression.numpy()
-        motion = replace(motion, expression=np.broadcast_to(source, motion.expression.shape))
-    for rgb, _ in render_frames(variant.head, motion, size=size):
-        picture = rgb.astype(np.float32) / 255
-        yield gaussian_filter(picture, (variant.blur, variant.blur, 0)) if variant.blur else picture
+        still = variant.head.source_expression.numpy()
+        motion = replace(motion, expression=np.broadcast_to(still, motion.expression.shape))
+    for rgb, _ in render_frames(variant.head, motion, size=HEAD_SIZE, framing=window.framing):
+        yield rgb
 
 
-def _tracked(tracker: FaceTracker, picture: np.ndarray) -> TrackedFace | None:
-    """The largest face of a picture (S, S, 3) float32, landmarks in its pixels."""
-    size = len(picture)
-    enlarged = Image.fromarray(np.round(picture * 255).clip(0, 255).astype(np.uint8))
-    faces = tracker.detect(np.asarray(enlarged.resize((TRACKED_SIZE, TRACKED_SIZE), Image.Resampling.BICUBIC)))
-    return faces[0].moved(size / TRACKED_SIZE, np.zeros(2)) if faces else None
+def _tracked(tracker: FaceTracker, picture: np.ndarray, size: int) -> TrackedFace | None:
+    """The largest face of a picture (H, W, 3) uint8, landmarks in pixels of its version of side `size`."""
+    faces = tracker.detect(picture)
+    scale = np.array([size / picture.shape[1], size / picture.shape[0]])
+    return replace(faces[0], landmarks=faces[0].landmarks * scale) if faces else None
 
 
 def _frame_scores(
@@ -237,7 +250,7 @@ def cross_reenactment(
     Raises:
         InputError: as `self_reenactment`.
     """
-    portrait = analyze_portrait(read_photo(source), size=size)
+    portrait = analyze_portrait(read_photo(source), size=HEAD_SIZE)
     model = load_model(checkpoint)
     depth_map = estimate_depth(portrait)
     head = predict_invisible(model, predict_visible(model, build_points(portrait, depth_map)))
@@ -250,13 +263,14 @@ def cross_reenactment(
         rows: dict[str, list[dict[str, float]]] = {"full": [], "rigid head": []}
         with FaceTracker() as tracker:
             streams = {
-                name: render_frames(head, moved, size=size) for name, moved in (("full", motion), ("rigid head", rigid))
+                name: render_frames(head, moved, size=HEAD_SIZE)
+                for name, moved in (("full", motion), ("rigid head", rigid))
             }
             first: dict[str, tuple[np.ndarray, np.ndarray]] = {}
             for frame in sampled_frames(clip, every, frames):
                 faces = tracker.detect(frame)
                 for name, stream in streams.items():
-                    found = _tracked(tracker, next(stream)[0].astype(np.float32) / 255)
+                    found = _tracked(tracker, next(stream)[0], size)
                     if not faces or found is None:
                         continue
                     start = first.setdefault(name, (found.matrix, faces[0].matrix))
