@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..media.files import atomic_path, require_file
 from ..types import Camera, Gaussians
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _LAYOUT = {
     "positions": ("float32", "N3"), "covars": ("float32", "N6"), "colors": ("float32", "N3"),
@@ -43,6 +43,8 @@ class GaussianHead:
     expression_weight: torch.Tensor  # (N,) float32 0..1
     pose_weight: torch.Tensor  # (N,) float32 0..1
     origin: torch.Tensor  # (N,) uint8 VISIBLE | SYMMETRIC | INTERIOR
+    normals: torch.Tensor  # (N, 3) float32 unit, outward
+    light: torch.Tensor  # (9, 3) float32, spherical-harmonic light on the skin (gaussians/light.py)
     vertices: torch.Tensor  # (V, 3) float32 m, the person's head model at rest
     triangles: torch.Tensor  # (F, 3) int32
     expression_basis: torch.Tensor  # (52, V, 3) float32 m
@@ -114,7 +116,7 @@ class GaussianHead:
         """The head without the points of one origin (for ablations)."""
         keep = self.origin != origin
         per_point = ("positions", "covars", "colors", "opacities", "faces", "barycentric", "expression_weight",
-                     "pose_weight", "origin")  # fmt: skip
+                     "pose_weight", "origin", "normals")  # fmt: skip
         return replace(self, **{name: getattr(self, name)[keep] for name in per_point})
 
 

@@ -6,7 +6,18 @@ within a few percent.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+from scipy.spatial.transform import Rotation
+
+from ..geometry.mesh_raster import vertex_normals
+from ..headmodel.model import SKIN, HeadModel
+from ..rendering.kernel_cache import kernel
+from ..types import INTERIOR, VISIBLE, PointCloud
+
+if TYPE_CHECKING:
+    from .head import GaussianHead
 
 SH_TERMS = 9
 
@@ -15,3 +26,108 @@ def sh_basis(normals: np.ndarray) -> np.ndarray:
     """Polynomial spherical harmonics up to order 2, (..., 9), of unit normals (..., 3); unnormalised."""
     x, y, z = np.moveaxis(normals, -1, 0)
     return np.stack([np.ones_like(x), x, y, z, x * y, y * z, x * z, x * x - y * y, 3 * z * z - 1], -1)
+
+
+FRONT_HEIGHT, FRONT_DEPTH = 0.13, 0.06
+"""Skin above this y and before this z, metres, shows the light: below the chin lies shadow, behind the ears hair."""
+
+PRIOR_SHARE = 0.15
+"""Weight of the assumption that unseen directions are lit like the mean, relative to all that is seen."""
+
+QUADRATIC_RIDGE = 0.03
+"""Ridge on the second-order terms, per observation: beards and blushes are not light."""
+
+MIN_LIGHT = 0.35
+"""The fitted light is never taken as darker than this share of its mean: extrapolation overshoots."""
+
+MAX_CHANGE = 1.6
+"""Turning makes nothing brighter or darker than by this factor."""
+
+_DIRECTIONS = np.stack(
+    [
+        np.sqrt(1 - np.linspace(-0.98, 0.98, 64) ** 2) * np.cos(np.arange(64) * 2.399963),
+        np.sqrt(1 - np.linspace(-0.98, 0.98, 64) ** 2) * np.sin(np.arange(64) * 2.399963),
+        np.linspace(-0.98, 0.98, 64),
+    ],
+    1,
+)
+"""Directions all around (64, 3), a Fibonacci spiral."""
+
+
+def surface_normals(points: PointCloud, head: HeadModel) -> np.ndarray:
+    """Outward unit normals (N, 3), canonical: of the surfel where it came from pixels, else of the head model."""
+    normals = -points.axes[:, 2]
+    inside = points.origin == INTERIOR
+    on_mesh = vertex_normals(points.portrait.vertices, head.faces)[head.faces[points.faces[inside]]]
+    normals[inside] = (on_mesh * points.barycentric[inside][..., None]).sum(1)
+    return (normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12)).astype(np.float32)
+
+
+def fit_light(points: PointCloud, normals: np.ndarray, head: HeadModel) -> np.ndarray:
+    """Light coefficients (9, 3): colour the visible facial skin has, on average, by the direction it faces.
+
+    Robust ridge regression; it includes the skin's mean colour, so only ratios of it mean light.
+    """
+    position = points.positions
+    skin = (points.origin == VISIBLE) & (points.expression_weight > 0.99) & (head.parts[points.faces] == SKIN)
+    skin &= (position[:, 1] < FRONT_HEIGHT) & (position[:, 2] < FRONT_DEPTH)
+    if skin.sum() < 100:
+        return np.concatenate([np.full((1, 3), 0.5), np.zeros((SH_TERMS - 1, 3))]).astype(np.float32)
+    basis, colors = sh_basis(normals[skin].astype(np.float64)), points.colors[skin].astype(np.float64)
+    unseen, mean = sh_basis(_DIRECTIONS), np.median(colors, axis=0)
+    ridge = np.diag(np.r_[0, 0, 0, 0, np.full(5, QUADRATIC_RIDGE * len(basis))])
+    share = PRIOR_SHARE * len(basis) / len(_DIRECTIONS)
+    weights = np.ones(len(basis))
+    for _ in range(4):
+        left = basis.T @ (basis * weights[:, None]) + share * unseen.T @ unseen + ridge
+        right = basis.T @ (colors * weights[:, None]) + share * unseen.T @ np.broadcast_to(mean, (len(unseen), 3))
+        light = np.linalg.solve(left, right)
+        residual = np.abs(colors - basis @ light).mean(1)
+        # Eyes, brows, lips and beard are other colours than skin, mostly darker.
+        weights = 1 / (1 + (residual / (1.5 * np.median(residual) + 1e-6)) ** 2)
+    return light.astype(np.float32)
+
+
+def turned_light(light: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    """Coefficients (9, 3) with which a normal n is lit as `rotation @ n` is by `light`."""
+    return _DIRECTIONS_PSEUDOINVERSE @ (sh_basis(_DIRECTIONS @ rotation.T) @ light)
+
+
+_DIRECTIONS_PSEUDOINVERSE = np.linalg.pinv(sh_basis(_DIRECTIONS))
+
+
+class Relighter:
+    """Colours of one head as it turns under the photo's light; per frame one (N, 9) @ (9, 3) product."""
+
+    def __init__(self, colors: np.ndarray, normals: np.ndarray, pose_weight: np.ndarray, light: np.ndarray):
+        self._colors = colors
+        self._basis = sh_basis(normals).astype(np.float32)
+        self._light = light
+        self._floor = (MIN_LIGHT * np.maximum(light[0], 1e-3)).astype(np.float32)
+        self._at_rest = 1 / np.maximum(self._basis @ light, self._floor)
+        self._pose_weight = pose_weight
+
+    @staticmethod
+    def of(head: GaussianHead) -> Relighter:
+        """For a finished head."""
+        return Relighter(head.colors.numpy(), head.normals.numpy(), head.pose_weight.numpy(), head.light.numpy())
+
+    def colors(self, rotation: np.ndarray) -> np.ndarray:
+        """Colours (N, 3) float32 0..1 with the head turned by `rotation` (3,), axis-angle rad."""
+        light = turned_light(self._light, Rotation.from_rotvec(rotation).as_matrix()).astype(np.float32)
+        relit = np.empty_like(self._colors)
+        _relight(self._colors, self._basis, light, self._floor, self._at_rest, self._pose_weight, relit)
+        return relit
+
+
+@kernel(fastmath=True)
+def _relight(colors, basis, light, floor, at_rest, pose_weight, relit):
+    for n in range(colors.shape[0]):
+        for c in range(3):
+            shade = np.float32(0)
+            for k in range(9):
+                shade += basis[n, k] * light[k, c]
+            change = max(shade, floor[c]) * at_rest[n, c]
+            change = min(max(change, np.float32(1 / MAX_CHANGE)), np.float32(MAX_CHANGE))
+            value = colors[n, c] * (1 + pose_weight[n] * (change - 1))
+            relit[n, c] = min(max(value, np.float32(0)), np.float32(1))

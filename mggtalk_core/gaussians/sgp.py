@@ -9,12 +9,15 @@ import torch
 
 from ..geometry.surfels import MAX_OPACITY
 from ..geometry.symmetry import select
-from ..headmodel.model import load_head_model
+from ..headmodel.model import HeadModel, load_head_model
 from ..model import MGGTalkModel
 from ..rendering.rasterizer import render
 from ..types import INTERIOR, VISIBLE, PointCloud
-from .hidden_colors import hidden_colors
+from .decoders import PointInputs, apply_residual, hidden_inputs, visible_inputs
 from .head import GaussianHead, covars_from_axes
+from .hidden_colors import hidden_colors
+from .identity_encoder import encoder_input, sample_features
+from .light import fit_light, surface_normals
 
 SHARPENING_ITERATIONS = 8
 
@@ -38,11 +41,13 @@ def predict_visible(model: MGGTalkModel, points: PointCloud) -> VisibleGaussians
     Prior: surfels as built, with colours sharpened until rendering them reproduces the photo (Van Cittert iteration,
     1931): neighbouring splats overlap, which blurs, and only their colours are free.
     """
-    portrait = points.portrait
     visible = np.flatnonzero(points.origin == VISIBLE)
     colors, opacities = points.colors.copy(), points.opacities.copy()
     colors[visible], opacities[visible] = _reproduce_photo(select(points, visible))
-    return VisibleGaussians(replace(points, colors=colors, opacities=opacities))
+    points = replace(points, colors=colors, opacities=opacities)
+    if model.gaussian_decoder is not None:
+        points = _decode_visible(model, points)
+    return VisibleGaussians(points)
 
 
 def _reproduce_photo(seen: PointCloud) -> tuple[np.ndarray, np.ndarray]:
@@ -78,21 +83,23 @@ def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> Gaussia
     Prior: symmetric points wear the colour they mirror; inner mouth, eyes and hidden skin are coloured by rule.
     """
     head = load_head_model()
-    points = visible.points
+    points = prior_hidden_colors(visible.points)
     portrait = points.portrait
-    colors = points.colors.copy()
-    hidden = np.flatnonzero(points.origin == INTERIOR)
-    colors[hidden] = hidden_colors(points, hidden, head)
+    normals = surface_normals(points, head)
+    if model.sym_gaussian_decoder is not None:
+        points = _decode_hidden(model, points, normals, head)
     return GaussianHead(
         positions=torch.from_numpy(points.positions),
         covars=torch.from_numpy(covars_from_axes(points.axes)),
-        colors=torch.from_numpy(colors),
+        colors=torch.from_numpy(points.colors),
         opacities=torch.from_numpy(points.opacities),
         faces=torch.from_numpy(points.faces),
         barycentric=torch.from_numpy(points.barycentric),
         expression_weight=torch.from_numpy(points.expression_weight),
         pose_weight=torch.from_numpy(points.pose_weight),
         origin=torch.from_numpy(points.origin),
+        normals=torch.from_numpy(normals),
+        light=torch.from_numpy(fit_light(points, normals, head)),
         vertices=torch.from_numpy(portrait.vertices),
         triangles=torch.from_numpy(head.faces),
         expression_basis=torch.from_numpy(head.expression_basis),
@@ -106,3 +113,36 @@ def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> Gaussia
         crop_to_photo=torch.from_numpy(portrait.crop_to_photo),
         warnings=portrait.warnings,
     )
+
+
+def prior_hidden_colors(points: PointCloud) -> PointCloud:
+    """The cloud with colours by rule on the interior points, given the visible ones."""
+    colors = points.colors.copy()
+    hidden = np.flatnonzero(points.origin == INTERIOR)
+    colors[hidden] = hidden_colors(points, hidden, load_head_model())
+    return replace(points, colors=colors)
+
+
+@torch.no_grad()
+def _decode_visible(model: MGGTalkModel, points: PointCloud) -> PointCloud:
+    head = load_head_model()
+    inputs = visible_inputs(points, surface_normals(points, head), head)
+    features, code = _identity(model, points, inputs)
+    return apply_residual(points, points.origin == VISIBLE, model.gaussian_decoder(inputs.features, features, code))
+
+
+@torch.no_grad()
+def _decode_hidden(model: MGGTalkModel, points: PointCloud, normals: np.ndarray, head: HeadModel) -> PointCloud:
+    inputs = hidden_inputs(points, normals, head)
+    features, code = _identity(model, points, inputs)
+    return apply_residual(points, points.origin != VISIBLE, model.sym_gaussian_decoder(inputs.features, features, code))
+
+
+def _identity(model: MGGTalkModel, points: PointCloud, inputs: PointInputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """Identity features (n, F) at the points' pixels and the person's code (1, C)."""
+    portrait = points.portrait
+    image, alpha = torch.from_numpy(portrait.image), torch.from_numpy(portrait.alpha)
+    feature_map, code = model.identity_encoder(
+        encoder_input(image, alpha, torch.from_numpy(points.depth_map.normals))
+    )
+    return sample_features(feature_map, inputs.pixels, len(portrait.image)), code

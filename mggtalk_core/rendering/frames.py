@@ -13,6 +13,7 @@ from PIL import Image
 from ..errors import InputError
 from ..gaussians.deformation import HeadDeformer
 from ..gaussians.head import GaussianHead
+from ..gaussians.light import Relighter
 from ..portrait.background import person_hole
 from ..types import Camera, Motion
 from .rasterizer import choose_backend, render
@@ -72,12 +73,13 @@ def render_frames(
         raise InputError(f"{len(camera)} cameras for {stop} frames of motion; give one camera or one for each frame")
     pictures = _backgrounds(head, canvas, background, camera, stop)
     draw = _drawer(head, backend)
-    deformer = HeadDeformer(head)
+    deformer, relighter = HeadDeformer(head), Relighter.of(head)
     for index in range(start, stop):
         view = camera[index] if isinstance(camera, Sequence) else canvas.camera
         means, covars = deformer.deform(motion.expression[index], motion.rotation[index], motion.translation[index])
+        colors = relighter.colors(motion.rotation[index])
         picture = pictures[index] if pictures.ndim == 4 else pictures
-        rgb, alpha = draw(means, covars, view, picture)
+        rgb, alpha = draw(means, covars, colors, view, picture)
         yield _paste(canvas, rgb, alpha) if canvas.photo is not None else (rgb, alpha)
 
 
@@ -87,6 +89,7 @@ class LiveRenderer:
     def __init__(self, head: GaussianHead, backend: str = "auto"):
         self._head = head
         self._deformer = HeadDeformer(head)
+        self._relighter = Relighter.of(head)
         self._draw = _drawer(head, backend)
         self._background = np.empty((0, 0, 3), np.uint8)
 
@@ -97,20 +100,20 @@ class LiveRenderer:
         if self._background.shape[:2] != (camera.height, camera.width):
             self._background = _cover(self._head.background.numpy(), camera.width, camera.height)
         means, covars = self._deformer.deform(expression, rotation, translation)
-        return self._draw(means, covars, camera, self._background)
+        return self._draw(means, covars, self._relighter.colors(rotation), camera, self._background)
 
 
 def _drawer(head: GaussianHead, backend: str):
-    """A function (means, covars, camera, background) -> (rgb, alpha) uint8 for the backend that runs here."""
+    """A function (means, covars, colors, camera, background) -> (rgb, alpha) uint8 for the backend that runs here."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backend = choose_backend(device if backend in ("auto", "gsplat") else torch.device("cpu"), backend)
     if backend == "cpu":
         from .rasterize_cpu import CpuRenderer
 
         renderer = CpuRenderer()
-        opacities, colors = head.opacities.numpy(), head.colors.numpy()
+        opacities = head.opacities.numpy()
 
-        def draw_cpu(means, covars, camera: Camera, background: np.ndarray):
+        def draw_cpu(means, covars, colors, camera: Camera, background: np.ndarray):
             return renderer.render_uint8(
                 means, covars, opacities, colors, camera.viewmat, camera.K, camera.width, camera.height, background
             )
@@ -118,15 +121,15 @@ def _drawer(head: GaussianHead, backend: str):
         return draw_cpu
 
     device = device if backend == "gsplat" else torch.device("cpu")
-    opacities, colors = head.opacities.to(device), head.colors.to(device)
+    opacities = head.opacities.to(device)
 
-    def draw_torch(means, covars, camera: Camera, background: np.ndarray):
+    def draw_torch(means, covars, colors, camera: Camera, background: np.ndarray):
         def tensor(array):
             return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
         rendered = render(
-            tensor(means), None, None, opacities, colors, tensor(camera.viewmat), tensor(camera.K), camera.width,
-            camera.height, tensor(background).float() / 255, covars=tensor(covars), backend=backend,
+            tensor(means), None, None, opacities, tensor(colors), tensor(camera.viewmat), tensor(camera.K),
+            camera.width, camera.height, tensor(background).float() / 255, covars=tensor(covars), backend=backend,
         )  # fmt: skip
         rgb = (rendered.rgb.clamp(0, 1) * 255).round().byte().cpu().numpy()
         return rgb, (rendered.alpha.clamp(0, 1) * 255).round().byte().cpu().numpy()

@@ -330,10 +330,7 @@ def _draw(points, faces, corner_uv, opacity, number, seed, depth, mesh_of, face,
 
 def _shoulders(vertices: np.ndarray, head: HeadModel) -> _Mesh:
     """Clothes from the neck's cut downwards: the cut's outline, widened in a few rings."""
-    skin = head.faces[head.parts == SKIN]
-    edges = np.sort(np.concatenate([skin[:, [0, 1]], skin[:, [1, 2]], skin[:, [2, 0]]]), axis=1)
-    unique, counts = np.unique(edges, axis=0, return_counts=True)
-    rim = unique[(counts == 1) & (head.mean[unique, 1] > 0.13).all(1)]
+    rim = _neck_rim()
     rings = [
         (1.0, 1.0, -0.012),
         (1.06, 1.06, 0.0),
@@ -354,6 +351,16 @@ def _shoulders(vertices: np.ndarray, head: HeadModel) -> _Mesh:
         upper, lower = rim + level * count, rim + (level + 1) * count
         faces += [np.column_stack([upper, lower[:, 0]]), np.column_stack([upper[:, 1], lower[:, 1], lower[:, 0]])]
     return _Mesh(np.concatenate(layers).astype(np.float32), np.concatenate(faces), None, None, True)
+
+
+@lru_cache(maxsize=1)
+def _neck_rim() -> np.ndarray:
+    """Edges (n, 2) where the head model was cut off the body."""
+    head = load_head_model()
+    skin = head.faces[head.parts == SKIN]
+    edges = np.sort(np.concatenate([skin[:, [0, 1]], skin[:, [1, 2]], skin[:, [2, 0]]]), axis=1)
+    unique, counts = np.unique(edges, axis=0, return_counts=True)
+    return unique[(counts == 1) & (head.mean[unique, 1] > 0.13).all(1)]
 
 
 def _lip_depth(vertices: np.ndarray, head: HeadModel) -> float:

@@ -1,0 +1,176 @@
+"""Gaussian decoders (paper: Gauss. Dec. and Sym-Gauss. Dec.): residuals on the prior's Gaussians, point by point.
+
+Both are zero at initialisation: untrained they change nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import nn
+
+from ..geometry.projection import project, to_camera
+from ..headmodel.model import HeadModel
+from ..types import SYMMETRIC, VISIBLE, PointCloud
+from .light import fit_light, sh_basis
+
+VISIBLE_FEATURES = 24
+HIDDEN_FEATURES = 41
+
+MAX_COLOR_CHANGE = 0.5
+MAX_LOG_SCALE = 0.7
+"""Bounds of the residuals: a decoder corrects the prior, it does not replace it."""
+
+
+@dataclass(frozen=True)
+class PointInputs:
+    """What a decoder knows of each of n points."""
+
+    features: torch.Tensor  # (n, D)
+    pixels: torch.Tensor  # (n, 2) row, column where the identity features are looked up
+
+
+@dataclass(frozen=True)
+class Residual:
+    """What a decoder changes."""
+
+    color: torch.Tensor  # (n, 3) added to sRGB
+    opacity: torch.Tensor  # (n,) added to the logit
+    log_scale: torch.Tensor  # (n, 3) added to the logarithms of the half axes
+
+
+class _PointDecoder(nn.Module):
+    """MLP over point features, identity features and the person's code."""
+
+    def __init__(self, inputs: int, features: int, code: int, width: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Linear(inputs + features + code, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
+        )  # fmt: skip
+        self.head = nn.Linear(width, 7)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, inputs: torch.Tensor, identity: torch.Tensor, code: torch.Tensor) -> Residual:
+        """Residuals for features (n, D), identity features (n, F) and codes (n, C) or (1, C)."""
+        joined = torch.cat([inputs, identity, code.expand(len(inputs), -1)], 1)
+        out = self.head(self.body(joined))
+        return Residual(
+            MAX_COLOR_CHANGE * torch.tanh(out[:, :3]), 4 * torch.tanh(out[:, 3] / 4),
+            MAX_LOG_SCALE * torch.tanh(out[:, 4:]),
+        )  # fmt: skip
+
+
+class GaussianDecoder(_PointDecoder):
+    """Residuals of the visible Gaussians G_d."""
+
+    def __init__(self, features: int = 16, code: int = 32, width: int = 64):
+        super().__init__(VISIBLE_FEATURES, features, code, width)
+
+
+class SymGaussianDecoder(_PointDecoder):
+    """Residuals of the symmetric and interior Gaussians G_d^s, given the visible ones (in the features)."""
+
+    def __init__(self, features: int = 16, code: int = 32, width: int = 64):
+        super().__init__(HIDDEN_FEATURES, features, code, width)
+
+
+def visible_inputs(points: PointCloud, normals: np.ndarray, head: HeadModel) -> PointInputs:
+    """Inputs of the Gaussian decoder for the visible points, in their order."""
+    seen = points.origin == VISIBLE
+    camera_normals = normals[seen] @ points.portrait.camera.viewmat[:3, :3].T
+    rows, columns = points.pixels[seen].T
+    features = np.concatenate(
+        [
+            points.colors[seen] - 0.5,
+            points.positions[seen] * 10,
+            normals[seen],
+            camera_normals[:, 2:],
+            points.portrait.alpha[rows, columns][:, None],
+            points.depth_map.on_head[rows, columns][:, None],
+            points.expression_weight[seen][:, None],
+            np.eye(6)[head.parts[points.faces[seen]]],
+            head.mouth_interior[points.faces[seen]][:, None],
+            _log_axes(points.axes[seen], points),
+            points.pose_weight[seen][:, None],
+        ],
+        1,
+    )
+    return PointInputs(torch.from_numpy(features.astype(np.float32)), torch.from_numpy(points.pixels[seen]))
+
+
+def hidden_inputs(points: PointCloud, normals: np.ndarray, head: HeadModel) -> PointInputs:
+    """Inputs of the Sym-Gaussian decoder for the points that are not visible, in their order.
+
+    `points.colors` are the prior's. What the photo shows enters as the nearest visible colours, the light fitted on the
+    visible skin, its colour and the hair's, and (outside of here) identity features at the mirrored pixel.
+    """
+    hidden, seen = points.origin != VISIBLE, points.origin == VISIBLE
+    symmetric = points.origin[hidden] == SYMMETRIC
+    portrait, faces = points.portrait, points.faces[hidden]
+    size = portrait.image.shape[0]
+
+    distance, nearest = cKDTree(points.positions[seen]).query(points.positions[hidden], k=8)
+    near_color = points.colors[seen][nearest].mean(1)
+    light = fit_light(points, normals, head)
+    own = np.maximum(sh_basis(normals[hidden]) @ light, 0.05)
+    mirrored = np.maximum(sh_basis(normals[hidden] * [-1, 1, 1]) @ light, 0.05)
+
+    # Symmetric points remember the pixel they mirror; interior ones look where they would be seen.
+    projected = project(to_camera(points.positions[hidden], portrait.camera), portrait.camera)
+    pixels = np.where(symmetric[:, None], points.pixels[hidden], projected[:, 1::-1].astype(int)).clip(0, size - 1)
+    rows, columns = pixels.T
+    source_normals = points.depth_map.normals[rows, columns]
+    facing = np.where(symmetric, -source_normals[:, 2], 0)
+    own_facing = -(normals[hidden] @ portrait.camera.viewmat[:3, :3].T)[:, 2]
+
+    seen_skin = seen & (points.expression_weight > 0.99) & (points.positions[:, 1] < 0.1)
+    seen_hair = seen & (points.positions[:, 1] < -0.06) & (points.expression_weight < 0.99)
+    skin = np.median(points.colors[seen_skin if seen_skin.any() else seen], axis=0)
+    hair = np.median(points.colors[seen_hair], axis=0) if seen_hair.sum() > 50 else skin
+    count = len(faces)
+    features = np.concatenate(
+        [
+            points.colors[hidden] - 0.5,
+            near_color - 0.5,
+            np.clip(distance[:, :1] * 100, 0, 5) / 2,
+            points.positions[hidden] * 10,
+            normals[hidden],
+            np.log(own / mirrored),
+            own / light[0] - 1,
+            facing[:, None],
+            own_facing[:, None],
+            symmetric[:, None],
+            portrait.alpha[rows, columns][:, None],
+            points.depth_map.on_head[rows, columns][:, None],
+            np.eye(6)[head.parts[faces]],
+            head.mouth_interior[faces][:, None],
+            np.broadcast_to(skin - 0.5, (count, 3)),
+            np.broadcast_to(hair - 0.5, (count, 3)),
+            head.mean[head.faces[faces]].mean(1) * 10,
+            points.expression_weight[hidden][:, None],
+        ],
+        1,
+    )
+    features = np.nan_to_num(features).clip(-5, 5)
+    return PointInputs(torch.from_numpy(features.astype(np.float32)), torch.from_numpy(pixels.astype(np.int64)))
+
+
+def _log_axes(axes: np.ndarray, points: PointCloud) -> np.ndarray:
+    """Logarithms (n, 3) of half axes in pixel footprints."""
+    footprint = np.nanmedian(points.depth_map.depth) / points.portrait.camera.K[0, 0]
+    return np.log(np.linalg.norm(axes, axis=2) / footprint + 1e-3)
+
+
+def apply_residual(points: PointCloud, chosen: np.ndarray, residual: Residual) -> PointCloud:
+    """The cloud with residuals applied to the points of a mask (N,)."""
+    colors, opacities, axes = points.colors.copy(), points.opacities.copy(), points.axes.copy()
+    colors[chosen] = (colors[chosen] + residual.color.numpy()).clip(0, 1)
+    odds = np.log(opacities[chosen] / (1 - opacities[chosen])) + residual.opacity.numpy()
+    changed = residual.opacity.numpy() != 0  # logit and back is not exact; unchanged stays bit for bit
+    opacities[chosen] = np.where(changed, 1 / (1 + np.exp(-odds)), opacities[chosen])
+    axes[chosen] *= np.exp(residual.log_scale.numpy())[..., None]
+    return replace(points, colors=colors, opacities=opacities.astype(np.float32), axes=axes)

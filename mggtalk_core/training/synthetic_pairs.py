@@ -1,0 +1,218 @@
+"""What the networks learn from synthetic people: the prior's view of a picture beside the truth.
+
+One sample is one person seen once. Geo. Refine gets the prior's depth and the true one. The decoders get the points the
+prior built from the picture and, for each hidden one, the colour the true person has there, looked up in pictures taken
+from other sides under the same light on the head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from ..gaussians.decoders import hidden_inputs
+from ..gaussians.identity_encoder import encoder_input
+from ..gaussians.light import surface_normals
+from ..gaussians.sgp import VisibleGaussians, predict_visible, prior_hidden_colors
+from ..geometry.dsgr import build_points, estimate_depth
+from ..geometry.projection import PORTRAIT_FOCAL, project, to_camera
+from ..geometry.refine import REFINE_SIZE, refine_inputs
+from ..headmodel.fitting import camera_of, fit_landmarks, generic_landmark_model
+from ..headmodel.model import load_head_model
+from ..headmodel.warp import warp_to_landmarks
+from ..media.files import atomic_path
+from ..model import MGGTalkModel
+from ..portrait.background import remove_person
+from ..types import VISIBLE, Camera, PointCloud, Portrait
+from .makehuman import Wardrobe
+from .synthetic import (
+    Light,
+    Person,
+    SyntheticView,
+    head_camera,
+    photograph,
+    sample_background,
+    sample_expression,
+    sample_light,
+    sample_person,
+)
+
+LANDMARK_NOISE = 0.008
+"""Standard deviation of the simulated tracker, inter-ocular distances."""
+
+WITNESS_VIEWS = ((-70, 0), (-35, -15), (35, -15), (70, 0), (-40, 25), (40, 25), (0, 30))
+"""Yaw and pitch, degrees from the source, of the pictures that show what the source hides."""
+
+SURFACE_TOLERANCE = 0.006
+"""A point shows what a picture has there if it is that near, metres, to the surface the picture sees."""
+
+FLOATING = 0.012
+"""A point that far in front of what a picture sees there hangs in the air."""
+
+WITNESSES = 5
+"""Of these, so many are taken for one sample."""
+
+KEPT_POINTS = 5000
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A synthetic person, photographed, and what the pipeline makes of the photograph."""
+
+    person: Person
+    expression: np.ndarray
+    light: Light  # in the source camera's axes
+    view: SyntheticView
+    portrait: Portrait
+
+
+def make_scene(rng: np.random.Generator, wardrobe: Wardrobe, size: int) -> Scene:
+    """A random person from a random side up to 30 degrees."""
+    head = load_head_model()
+    person, light = sample_person(rng, wardrobe, head), sample_light(rng)
+    expression, background = sample_expression(rng), sample_background(rng, size)
+    if rng.random() < 0.5:
+        expression = expression * rng.uniform(0, 0.5)  # photos are mostly near neutral
+    camera = head_camera(
+        rng.normal(0, 13), rng.normal(0, 7), size, roll=rng.normal(0, 4),
+        shift=(rng.normal(0, 0.012), 0.01 + rng.normal(0, 0.012)),
+    )  # fmt: skip
+    view = photograph(person, expression, camera, light, background, wardrobe, seed=int(rng.integers(1 << 30)))
+    return Scene(person, expression, light, view, simulated_portrait(view, rng))
+
+
+def simulated_portrait(view: SyntheticView, rng: np.random.Generator) -> Portrait:
+    """What portrait analysis finds in a synthetic picture: true landmarks and mask, both a little wrong."""
+    head = load_head_model()
+    size = len(view.image)
+    K = np.array([[PORTRAIT_FOCAL * size, 0, size / 2], [0, PORTRAIT_FOCAL * size, size / 2], [0, 0, 1]], np.float32)
+    ocular = np.linalg.norm(view.landmarks[468] - view.landmarks[473])
+    landmarks = view.landmarks + rng.normal(0, LANDMARK_NOISE * ocular, view.landmarks.shape)
+    landmarks += rng.normal(0, 0.4 * LANDMARK_NOISE * ocular, 2)
+    scores = np.clip(view.expression + rng.normal(0, 0.1, 52) * (rng.random(52) < 0.5), 0, 1)
+    fit = fit_landmarks(landmarks, scores, generic_landmark_model(head), K)
+    alpha = gaussian_filter(view.alpha, rng.uniform(0.3, 1.2)).astype(np.float32)
+    return Portrait(
+        image=view.image,
+        photo=view.image,
+        crop_to_photo=np.array([[1.0, 0, 0], [0, 1.0, 0]]),
+        alpha=alpha,
+        background=remove_person(view.image, alpha),
+        landmarks=landmarks.astype(np.float32),
+        scores=scores.astype(np.float32),
+        fit=fit,
+        vertices=warp_to_landmarks(head, head.shape(fit.identity, fit.expression), fit, landmarks, K),
+        camera=camera_of(fit, K, size),
+    )
+
+
+def witness(
+    scene: Scene, wardrobe: Wardrobe, yaw: float, pitch: float, size: int, scale: float
+) -> tuple[SyntheticView, Camera]:
+    """The same person from a side, lit as in the source, and that camera in the *fitted* canonical frame.
+
+    The source camera is what true and fitted frame have in common, up to `scale`: a photo does not tell distance. The
+    camera of the fitted frame carries that scale, so its depths are the true ones.
+    """
+    source = scene.view.camera
+    turn = head_camera(yaw, pitch, size)
+    camera = Camera(turn.viewmat.copy(), turn.K, size, size)
+    light = scene.light.turned(camera.viewmat[:3, :3] @ source.viewmat[:3, :3].T)
+    blank = np.zeros((size, size, 3), np.float32)
+    view = photograph(scene.person, scene.expression, camera, light, blank, wardrobe, seed=1)
+    to_fitted = np.linalg.inv(source.viewmat) @ np.diag([scale, scale, scale, 1]) @ scene.portrait.camera.viewmat
+    return view, Camera((camera.viewmat @ to_fitted).astype(np.float32), turn.K, size, size)
+
+
+def true_colors(
+    points: PointCloud,
+    hidden: np.ndarray,
+    normals: np.ndarray,
+    scene: Scene,
+    wardrobe: Wardrobe,
+    scale: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the hidden points (n,) should look like: colours (n, 3), weights (n,), and which hang in the air (n,)."""
+    size = len(scene.portrait.image)
+    positions = points.positions[hidden]
+    colors, weights, floating = np.zeros((len(hidden), 3)), np.zeros(len(hidden)), np.zeros(len(hidden))
+    for number in rng.permutation(len(WITNESS_VIEWS))[:WITNESSES]:
+        yaw, pitch = WITNESS_VIEWS[number]
+        view, camera = witness(scene, wardrobe, yaw, pitch, size, scale)
+        pixels = project(to_camera(positions, camera), camera)
+        inside = ((pixels[:, :2] > 1) & (pixels[:, :2] < size - 1)).all(1)
+        coordinates = np.where(inside[:, None], pixels[:, :2], 1.0)[:, ::-1].T - 0.5
+        seen_depth = view.depth[tuple(np.round(coordinates).astype(int))]
+        gap = np.where(np.isnan(seen_depth), np.inf, seen_depth - pixels[:, 2])  # > 0: in front of the surface
+        facing = np.clip(-(normals[hidden] @ camera.viewmat[:3, :3].T)[:, 2] / scale, 0, 1)
+        weight = inside * np.exp(-((np.clip(gap, -1, 1) / SURFACE_TOLERANCE) ** 2)) * facing
+        picture = np.stack([map_coordinates(view.image[..., c], coordinates, order=1) for c in range(3)], -1)
+        colors += picture * weight[:, None]
+        weights += weight
+        floating = np.maximum(floating, inside * (gap > FLOATING))
+    return colors / np.maximum(weights, 1e-6)[:, None], weights, floating
+
+
+def make_sample(seed: int, wardrobe: Wardrobe, size: int = 192) -> dict[str, np.ndarray]:
+    """One training sample as arrays (see the module's text)."""
+    rng = np.random.default_rng(seed)
+    head = load_head_model()
+    scene = make_scene(rng, wardrobe, size)
+    portrait = scene.portrait
+    depth_map = estimate_depth(portrait)
+    known = np.isfinite(depth_map.depth) & np.isfinite(scene.view.depth) & (portrait.alpha > 0.5)
+    # A photo can't tell distance: what matters is shape, after the true depth is scaled to the prior's.
+    scale = float(np.median((scene.view.depth / depth_map.depth)[known & depth_map.on_head]))
+    error = np.where(known, scene.view.depth / scale - depth_map.depth, 0)
+    shrink = lambda layer: torch.nn.functional.interpolate(  # noqa: E731
+        torch.from_numpy(layer.astype(np.float32))[None, None], (REFINE_SIZE, REFINE_SIZE), mode="area"
+    )[0, 0].numpy()
+    trusted = shrink(known)
+
+    visible: VisibleGaussians = predict_visible(MGGTalkModel(), build_points(portrait, depth_map))
+    points = prior_hidden_colors(visible.points)
+    normals = surface_normals(points, head)
+    hidden = np.flatnonzero(points.origin != VISIBLE)
+    inputs = hidden_inputs(points, normals, head)
+    colors, weights, floating = true_colors(points, hidden, normals, scene, wardrobe, scale, rng)
+    keep = rng.permutation(len(hidden))[:KEPT_POINTS]
+    encoder = encoder_input(
+        torch.from_numpy(portrait.image), torch.from_numpy(portrait.alpha), torch.from_numpy(depth_map.normals)
+    )
+    return {
+        "refine_inputs": refine_inputs(portrait, depth_map)[0].numpy().astype(np.float16),
+        "depth_error": (shrink(error) / np.maximum(trusted, 1e-3)).astype(np.float16),
+        "depth_known": (trusted > 0.6),
+        "depth_on_head": shrink(depth_map.on_head & known) > 0.6,
+        "encoder_inputs": encoder[0].numpy().astype(np.float16),
+        "features": inputs.features.numpy()[keep].astype(np.float16),
+        "pixels": (inputs.pixels.numpy()[keep] / size).astype(np.float16),
+        "prior_colors": points.colors[hidden][keep].astype(np.float16),
+        "true_colors": colors[keep].astype(np.float16),
+        "color_weights": weights[keep].clip(0, 2).astype(np.float16),
+        "floating": floating[keep].astype(np.float16),
+        "origin": points.origin[hidden][keep],
+    }
+
+
+def make_samples(wardrobe: Wardrobe, folder: Path, first: int, count: int, size: int = 192) -> None:
+    """Write samples first .. first + count - 1 that do not exist yet, one file each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(first, first + count):
+        path = folder / f"sample_{seed:06d}.safetensors"
+        if path.exists():
+            continue
+        sample = make_sample(seed, wardrobe, size)
+        with atomic_path(path) as partial:
+            save_file({name: np.ascontiguousarray(array) for name, array in sample.items()}, partial)
+
+
+def read_sample(path: Path) -> dict[str, np.ndarray]:
+    """A sample written by `make_samples`."""
+    return load_file(path)

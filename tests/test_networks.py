@@ -1,0 +1,130 @@
+"""The learned parts: zero-initialised they change nothing; light and feature plumbing do what they say."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from mggtalk_core.assets import DEMO_PORTRAIT
+from mggtalk_core.gaussians.decoders import GaussianDecoder, SymGaussianDecoder
+from mggtalk_core.gaussians.identity_encoder import IdentityEncoder, sample_features
+from mggtalk_core.gaussians.light import Relighter, fit_light, sh_basis, turned_light
+from mggtalk_core.gaussians.sgp import predict_invisible, predict_visible
+from mggtalk_core.geometry.dsgr import build_points, estimate_depth
+from mggtalk_core.geometry.refine import GeoRefineUNet, refine_depth
+from mggtalk_core.headmodel.model import load_head_model
+from mggtalk_core.media.image import read_photo
+from mggtalk_core.model import MGGTalkModel
+from mggtalk_core.portrait.analysis import analyze_portrait
+
+SIZE = 128
+
+
+@pytest.fixture(scope="module")
+def portrait():
+    return analyze_portrait(read_photo(DEMO_PORTRAIT), size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def points(portrait):
+    return build_points(portrait, estimate_depth(portrait))
+
+
+def head_of(model, points):
+    return predict_invisible(model, predict_visible(model, points))
+
+
+@pytest.fixture(scope="module")
+def prior(points):
+    return head_of(MGGTalkModel(), points)
+
+
+def test_untrained_decoders_leave_the_prior_untouched(points, prior):
+    torch.manual_seed(0)
+    model = MGGTalkModel(
+        identity_encoder=IdentityEncoder(), gaussian_decoder=GaussianDecoder(),
+        sym_gaussian_decoder=SymGaussianDecoder(),
+    )  # fmt: skip
+    decoded = head_of(model, points)
+    for name in ("positions", "covars", "colors", "opacities"):
+        torch.testing.assert_close(getattr(decoded, name), getattr(prior, name), rtol=0, atol=0)
+
+
+def test_a_trained_sym_decoder_changes_hidden_points_only(points, prior):
+    torch.manual_seed(0)
+    decoder = SymGaussianDecoder()
+    torch.nn.init.normal_(decoder.head.weight, 0, 0.5)
+    decoded = head_of(MGGTalkModel(identity_encoder=IdentityEncoder(), sym_gaussian_decoder=decoder), points)
+    visible = prior.origin == 0
+    torch.testing.assert_close(decoded.colors[visible], prior.colors[visible], rtol=0, atol=0)
+    assert (decoded.colors[~visible] - prior.colors[~visible]).abs().mean() > 0.01
+
+
+def test_untrained_geo_refine_keeps_depth(portrait):
+    depth_map = estimate_depth(portrait)
+    np.testing.assert_array_equal(refine_depth(GeoRefineUNet(), portrait, depth_map).depth, depth_map.depth)
+
+
+def test_trained_geo_refine_moves_the_surface_inside_its_bounds(portrait):
+    network = GeoRefineUNet()
+    torch.nn.init.constant_(network.head.bias, 5.0)
+    depth_map = estimate_depth(portrait)
+    refined = refine_depth(network, portrait, depth_map)
+    person = np.isfinite(depth_map.depth)
+    np.testing.assert_array_equal(np.isfinite(refined.depth), person)
+    moved = (refined.depth - depth_map.depth)[person]
+    assert (moved > 0.02).all() and (moved <= 0.0601).all()
+    assert np.isfinite(refined.normals).all()
+
+
+def test_features_are_sampled_where_the_pixel_is():
+    rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    feature_map = torch.stack([rows, columns])[None]
+    pixels = torch.tensor([[40, 80], [100, 20]])
+    sampled = sample_features(feature_map, pixels, 128)
+    expected = (pixels + 0.5) / 4 - 0.5
+    torch.testing.assert_close(sampled, expected)
+
+
+def test_light_of_a_lit_head_is_recovered(points):
+    """Paint the visible skin by a known light: the fit finds it on the directions the photo shows."""
+    rng = np.random.default_rng(0)
+    normals = -points.axes[:, 2] / np.linalg.norm(points.axes[:, 2], axis=1, keepdims=True)
+    truth = np.zeros((9, 3))
+    truth[0], truth[1], truth[2] = (0.6, 0.5, 0.45), (0.2, 0.2, 0.2), (-0.1, -0.1, -0.1)
+    colors = (sh_basis(normals) @ truth + rng.normal(0, 0.01, normals.shape)).clip(0, 1).astype(np.float32)
+    light = fit_light(replace(points, colors=colors), normals.astype(np.float32), load_head_model())
+    directions = np.array([[0, 0, -1], [0.5, 0, -0.866], [-0.5, 0, -0.866], [0, 0.4, -0.917]])
+    np.testing.assert_allclose(sh_basis(directions) @ light, sh_basis(directions) @ truth, atol=0.05)
+
+
+def test_turned_light_lights_a_normal_as_the_turned_normal_is_lit():
+    rng = np.random.default_rng(1)
+    light = rng.normal(size=(9, 3))
+    turn = Rotation.from_euler("xyz", [0.2, 0.5, -0.1]).as_matrix()
+    normals = Rotation.random(10, random_state=2).as_matrix()[:, 0]
+    np.testing.assert_allclose(
+        sh_basis(normals) @ turned_light(light, turn), sh_basis(normals @ turn.T) @ light, atol=1e-9
+    )
+
+
+def test_relighting_at_rest_changes_nothing_and_the_torso_never(prior):
+    relighter = Relighter.of(prior)
+    np.testing.assert_allclose(relighter.colors(np.zeros(3)), prior.colors.numpy(), atol=1e-5)
+    turned = relighter.colors(np.array([0, 0.6, 0]))
+    torso = (prior.pose_weight == 0).numpy()
+    np.testing.assert_allclose(turned[torso], prior.colors.numpy()[torso], atol=1e-6)
+
+
+def test_turning_towards_the_light_brightens(prior):
+    """Light from the image's right: a face turned to it gets brighter, turned away darker."""
+    light = torch.zeros(9, 3)
+    light[0], light[1] = 0.5, 0.3
+    relighter = Relighter.of(replace(prior, light=light))
+    face = ((prior.origin == 0) & (prior.pose_weight > 0.99) & (prior.expression_weight > 0.99)).numpy()
+    brightness = [relighter.colors(np.array([0, yaw, 0]))[face].mean() for yaw in (-0.4, 0.0, 0.4)]
+    toward = Rotation.from_rotvec([0, -0.4, 0]).apply([0, 0, -1])[0]
+    assert toward > 0  # this turn moves the face's direction to the right
+    assert brightness[0] > brightness[1] > brightness[2]
