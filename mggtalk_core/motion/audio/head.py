@@ -1,8 +1,9 @@
 """The mouth head: speech features at 50 Hz -> what the mouth does, in units of the face.
 
-A linear map over five frames of context plus a small residual network of dilated convolutions. Its outputs are
-geometry (lip aperture and width in inter-ocular distances) and lip detail in ARKit coefficients; `mouth.MouthRig`
-turns them into the 52 coefficients of the baked head.
+One linear map over five frames of context (+-120 ms), solved in closed form by `training/audio.py`: on 8 M frozen
+parameters of speech encoder it needs little more, and it can be refitted to another encoder in a minute. Its outputs
+are geometry (lip aperture and width in distances between the outer eye corners), lip detail in ARKit coefficients and
+two logits; `mouth.MouthRig` turns them into the 52 coefficients of the baked head.
 """
 
 from __future__ import annotations
@@ -13,80 +14,70 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from ...errors import InputError
 
 DETAILS = (
-    "jawOpen", "mouthFunnel", "mouthPucker", "mouthLowerDown", "mouthUpperUp", "mouthStretch", "mouthSmile",
-    "mouthRollLower", "mouthRollUpper", "mouthPress", "mouthShrugLower", "mouthShrugUpper", "tongueOut",
+    "mouthFunnel", "mouthPucker", "mouthLowerDown", "mouthUpperUp", "mouthStretch", "mouthSmile", "mouthRollLower",
+    "mouthRollUpper", "mouthPress", "mouthShrugLower", "mouthShrugUpper", "tongueOut",
 )  # fmt: skip
 """Lip detail the head predicts as ARKit coefficients; paired shapes are predicted once for both sides."""
 
 OUTPUTS = ("aperture", "width", *DETAILS, "silence", "bilabial")
-"""aperture: lip gap above the closed mouth, inter-ocular distances; width: mouth width against rest, inter-ocular
-distances; details: 0..1; silence, bilabial: logits."""
+"""aperture: lip gap above the closed mouth; width: of the mouth against rest (both in eye-corner distances); details:
+0..1; silence, bilabial: logits of nobody speaking and of lips that meet."""
 
 HEAD_FILE = Path(__file__).parents[2] / "weights" / "audio_head.safetensors"
+TAPS, STRIDE = 5, 3
+"""Frames of context and the step between them, in 50 Hz frames."""
 
 
 @dataclass(frozen=True)
 class HeadConfig:
     """What a saved head was made for."""
 
-    encoder: str  # name of the speech encoder
+    encoder: str  # name of the speech encoder, or the folder or hub id it was loaded from
     encoder_hash: str  # of its weights or configuration: a head only fits the encoder it was trained on
     features: int  # width of the encoder's features
-    hidden: int  # width of the residual network, 0 for the linear map alone
-    source: str  # what it was trained on
+    layer: int  # hidden state the features come from; -1 is the last
+    training: str  # what it was trained on
     outputs: tuple[str, ...] = OUTPUTS
 
 
-class MouthHead(nn.Module):
-    """Features (B, T, D) -> outputs (B, T, len(OUTPUTS))."""
+def context_of(features: np.ndarray) -> np.ndarray:
+    """Features (T, D) with their neighbours in time, (T, TAPS * D); the ends are repeated."""
+    reach = TAPS // 2 * STRIDE
+    padded = np.pad(features, ((reach, reach), (0, 0)), mode="edge")
+    return np.concatenate([padded[k * STRIDE : k * STRIDE + len(features)] for k in range(TAPS)], 1)
 
-    def __init__(self, config: HeadConfig):
-        super().__init__()
-        self.config = config
-        self.register_buffer("mean", torch.zeros(config.features))
-        self.register_buffer("std", torch.ones(config.features))
-        outputs = len(config.outputs)
-        self.linear = nn.Conv1d(config.features, outputs, 5, dilation=3)
-        if config.hidden:
-            self.squeeze = nn.Conv1d(config.features, config.hidden, 1)
-            self.blocks = nn.ModuleList(nn.Conv1d(config.hidden, config.hidden, 3, dilation=d) for d in (1, 2, 4))
-            self.correction = nn.Conv1d(config.hidden, outputs, 1)
-            nn.init.zeros_(self.correction.weight)
-            nn.init.zeros_(self.correction.bias)
-            self.dropout = nn.Dropout(0.15)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        x = ((features - self.mean) / self.std).transpose(1, 2)
-        y = self.linear(F.pad(x, (6, 6), mode="replicate"))
-        if self.config.hidden:
-            z = F.gelu(self.squeeze(x))
-            for block in self.blocks:
-                reach = block.dilation[0]
-                z = z + F.gelu(block(F.pad(self.dropout(z), (reach, reach), mode="replicate")))
-            y = y + self.correction(z)
-        return y.transpose(1, 2)
+@dataclass(frozen=True)
+class MouthHead:
+    """Features (T, D) -> outputs (T, len(OUTPUTS))."""
 
-    @torch.inference_mode()
+    config: HeadConfig
+    mean: np.ndarray  # (D,) float32 of the features
+    std: np.ndarray  # (D,) float32
+    weight: np.ndarray  # (TAPS * D, len(OUTPUTS)) float32
+    bias: np.ndarray  # (len(OUTPUTS),) float32
+
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Outputs (T, len(OUTPUTS)) float32 of features (T, D)."""
-        return self(torch.from_numpy(features)[None])[0].numpy()
+        return context_of((features - self.mean) / self.std) @ self.weight + self.bias
 
     def save(self, path: str | Path) -> None:
-        """Writes weights and config into one safetensors file."""
+        """Writes weights and configuration into one safetensors file, and the configuration beside it as JSON."""
         path = Path(path)
+        config = asdict(self.config)
+        arrays = {"mean": self.mean, "std": self.std, "weight": self.weight, "bias": self.bias}
         partial = path.with_name(path.name + ".partial")
-        config = {key: json.dumps(value) for key, value in asdict(self.config).items()}
-        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, str(partial), config)
+        metadata = {"format": "mggtalk mouth head 1", "config": json.dumps(config)}
+        save_file({name: np.ascontiguousarray(a, np.float32) for name, a in arrays.items()}, str(partial), metadata)
         partial.replace(path)
+        partial.write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+        partial.replace(path.with_suffix(".json"))
 
 
 @lru_cache(maxsize=4)
@@ -98,15 +89,16 @@ def load_mouth_head(path: Path = HEAD_FILE) -> MouthHead:
     """
     if not Path(path).is_file():
         raise InputError(f"no mouth head at {path}; leave it empty for the one that ships")
-    with safe_open(str(path), "pt") as file:
-        metadata = file.metadata() or {}
-        if "encoder_hash" not in metadata:
-            raise InputError(f"{path} is not a mouth head; train one with `mggtalk train audio`")
-        config = {key: json.loads(metadata[key]) for key in HeadConfig.__annotations__}
-        config["outputs"] = tuple(config["outputs"])
-        weights = {name: file.get_tensor(name) for name in file.keys()}
+    try:
+        with safe_open(str(path), "numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a safetensors file ({error}); give a head of `mggtalk train audio`") from error
+    if not metadata.get("format", "").startswith("mggtalk mouth head"):
+        raise InputError(f"{path} is not a mouth head; train one with `mggtalk train audio`")
+    config = json.loads(metadata["config"])
+    config["outputs"] = tuple(config["outputs"])
     if config["outputs"] != OUTPUTS:
-        raise InputError(f"{path} predicts {config['outputs']}, this version needs {OUTPUTS}; train it again")
-    head = MouthHead(HeadConfig(**config))
-    head.load_state_dict(weights)
-    return head.eval()
+        raise InputError(f"{path} predicts {', '.join(config['outputs'])}; train it again for this version")
+    return MouthHead(HeadConfig(**config), **arrays)
