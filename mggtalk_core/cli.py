@@ -7,6 +7,7 @@ stderr says what and what to do), 130 interrupted, anything else is a bug.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import logging
 import os
@@ -34,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     parser = _Parser(prog="mggtalk", description="One photo and speech become a talking 3D Gaussian head.")
     parser.add_argument("--version", action="version", version=f"mggtalk {__version__}")
+    parser.add_argument("--verbose", action="store_true", help="also show what native libraries log")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
 
     def command(name: str, run: Callable, summary: str) -> argparse.ArgumentParser:
@@ -128,6 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = build_parser().parse_args(arguments)
+    if not options.verbose:
+        _silence_native_code()
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="mggtalk: %(message)s")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -143,6 +147,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("mggtalk: interrupted; no unfinished file was left under its final name\n")
         return INTERRUPTED
+
+
+def _silence_native_code() -> None:
+    """Sends what native code writes to stderr nowhere; Python's stderr stays.
+
+    MediaPipe logs a dozen lines per run there before its log level can be set.
+    """
+    if sys.stderr is not sys.__stderr__:  # somebody captures it
+        return
+    sys.stderr.flush()
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    faulthandler.enable(sys.stderr)  # a crash of native code still says where
 
 
 def _interrupt(*_) -> None:

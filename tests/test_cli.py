@@ -1,7 +1,6 @@
 """The command line's contract: what goes to stdout and stderr, exit codes, and one-line errors."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -107,16 +106,32 @@ def test_doctor_finds_everything_a_fresh_install_has():
     assert report["libraries"]["numpy"] == np.__version__ and report["h264_encoder"] == "libx264"
 
 
-def test_bad_files_exit_2_with_one_line(tmp_path):
-    Image.new("RGB", (200, 200), "green").save(tmp_path / "green.png")
-    for arguments, reason in (
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
         (["animate", "--image", "absent.png", "--audio", "absent.wav", "-o", "o.mp4"], "absent"),
+        (["animate", "--image", "green.png", "--audio", "green.png", "-o", "o.avi"], ".mp4"),
         (["drive", "--audio", "green.png", "-o", "m.csv"], "sound"),
         (["drive", "--audio", "green.png", "-o", "m.txt"], ".csv"),
-    ):
-        result = run(*arguments, cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.getcwd()})
-        assert result.returncode == 2, result.stderr
-        assert result.stdout == "" and result.stderr.count("\n") == 1 and reason in result.stderr
+        (["reenact", "--image", "green.png", "--video", "green.txt", "-o", "o.mp4"], "no file"),
+        (["export", "--image", "green.png", "-o", "head.obj"], ".ply"),
+        (["evaluate", "--video", "."], "no videos"),
+    ],
+)  # fmt: skip
+def test_bad_files_exit_2_with_one_line(tmp_path, monkeypatch, capsys, arguments, reason):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (200, 200), "green").save("green.png")
+    assert cli.main(arguments) == 2
+    written = capsys.readouterr()
+    assert written.out == "" and written.err.count("\n") == 1 and reason in written.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["green.png"]
+
+
+def test_a_photo_without_a_face_is_one_line_also_on_the_real_stderr(tmp_path):
+    Image.new("RGB", (200, 200), "green").save(tmp_path / "green.png")
+    result = run("export", "--image", tmp_path / "green.png", "-o", tmp_path / "head.ply")
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.count("\n") == 1 and "no face" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["green.png"]
 
 
