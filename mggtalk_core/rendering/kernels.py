@@ -172,7 +172,7 @@ def _project8(
         x0, x1 = s.ceil(u - rx - 0.5), s.floor(u + rx - 0.5)
         y0, y1 = s.ceil(v - ry - 0.5), s.floor(v + ry - 0.5)
         # Behind the camera, outside, NaN, infinite, degenerate: each fails one of these ordered comparisons.
-        zeros = [value * 0.0 for value in mean + color]
+        zeros = [value * 0.0 for value in mean + color + [opacity]]
         finite = zeros[0]
         for value in zeros[1:]:
             finite = finite + value

@@ -30,7 +30,6 @@ def _project(means, covars, viewmat, K, width, height):
     """-> centre u, v (px), projected covariance a, b, c (px^2, EPS2D included), camera z."""
     x, y, z = (means @ viewmat[:3, :3].T + viewmat[:3, 3]).unbind(-1)
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
-    z = torch.where(z > NEAR, z, -1)  # not drawn; no division by zero reaches the gradients
     x_z, y_z = x / z, y / z
     margin_x, margin_y = 0.15 * width / fx, 0.15 * height / fy
     tx = torch.minimum(torch.maximum(x_z, -cx / fx - margin_x), (width - cx) / fx + margin_x)
@@ -47,18 +46,23 @@ def render(means, covars, opacities, colors, viewmat, K, width, height):
 
     means (N, 3), covars (N, 6) world axes, opacities (N,), colors (N, C), viewmat (4, 4), K (3, 3).
     """
+    with torch.no_grad():
+        u, v, a, b, c, z = _project(means, covars, viewmat, K, width, height)
+        det = a * c - b * b
+        drawn = (z > NEAR) & (opacities >= ALPHA_MIN) & (det > 0) & torch.isfinite(u + v + a + c + det)
+    # Only what is drawn enters the graph: no infinity of the others can turn a zero gradient into NaN.
+    means, covars, opacities, colors = means[drawn], covars[drawn], opacities[drawn], colors[drawn]
     u, v, a, b, c, z = _project(means, covars, viewmat, K, width, height)
     det = a * c - b * b
     with torch.no_grad():
         reach = (2 * torch.log((opacities * 255).clamp(min=1))).clamp(max=EXTENT**2)
         rx, ry = (reach * a).sqrt() + 0.01, (reach * c).sqrt() + 0.01
-        drawn = (z > NEAR) & (opacities >= ALPHA_MIN) & (det > 0) & torch.isfinite(u + v + rx + ry + det)
         edges = [
             torch.ceil(u - rx - 0.5).clamp(0, width), torch.floor(u + rx - 0.5).clamp(-1, width - 1),
             torch.ceil(v - ry - 0.5).clamp(0, height), torch.floor(v + ry - 0.5).clamp(-1, height - 1),
         ]  # fmt: skip
-        x0, x1, y0, y1 = [torch.where(drawn, e, -2).long() for e in edges]
-        box_w = (x1 - x0 + 1).clamp(min=0) * drawn
+        x0, x1, y0, y1 = [e.long() for e in edges]
+        box_w = (x1 - x0 + 1).clamp(min=0)
         count = box_w * (y1 - y0 + 1).clamp(min=0)
         order = torch.argsort(z, stable=True)
         count = count[order]
