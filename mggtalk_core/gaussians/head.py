@@ -22,6 +22,7 @@ _LAYOUT = {
     "positions": ("float32", "N3"), "covars": ("float32", "N6"), "colors": ("float32", "N3"),
     "opacities": ("float32", "N"), "faces": ("int32", "N"), "barycentric": ("float32", "N3"),
     "expression_weight": ("float32", "N"), "pose_weight": ("float32", "N"), "origin": ("uint8", "N"),
+    "normals": ("float32", "N3"), "light": ("float32", "93"),
     "vertices": ("float32", "V3"), "triangles": ("int32", "F3"), "expression_basis": ("float16", "EV3"),
     "source_expression": ("float32", "E"), "neck": ("float32", "3"), "viewmat": ("float32", "44"),
     "K": ("float32", "33"), "background": ("uint8", "SS3"), "alpha": ("uint8", "SS"), "photo": ("uint8", "HW3"),
