@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from ...errors import InputError
-from ...model_files import find_model_file, sha256_of
+from ...model_files import find_model_file
 from .head import HEAD_FILE, MouthHead, load_mouth_head
 from .whisper_tiny import WhisperTinyEncoder
 
@@ -18,8 +18,9 @@ class SpeechEncoder(Protocol):
     """Mono 16 kHz samples (n,) -> features (n // 320, width) float32 at 50 Hz."""
 
     name: str
-    hash: str
+    hash: str  # of weights or configuration
     width: int
+    layer: int  # hidden state the features are; -1 is the last
 
     def __call__(self, samples: np.ndarray) -> np.ndarray: ...
 
@@ -27,10 +28,7 @@ class SpeechEncoder(Protocol):
 @lru_cache(maxsize=1)
 def whisper_tiny(path: Path | None = None) -> SpeechEncoder:
     """The default encoder (shared); `path` names its model.bin, otherwise it is looked up."""
-    path = find_model_file("whisper-tiny", path)
-    encoder = WhisperTinyEncoder(path)
-    encoder.hash = sha256_of(path)
-    return encoder
+    return WhisperTinyEncoder(find_model_file("whisper-tiny", path))
 
 
 def check_match(head: MouthHead, encoder: SpeechEncoder) -> None:

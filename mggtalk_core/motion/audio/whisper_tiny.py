@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from ...errors import InputError
+from ...model_files import sha256_of
 from .mel import log_mel
 
 _DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
@@ -59,9 +60,10 @@ class WhisperTinyEncoder:
 
     name = "whisper-tiny"
     width = 384
-    max_seconds = 30.0  # the learned position table ends there
+    layer = -1
 
     def __init__(self, path: str | Path):
+        self.hash = sha256_of(path)
         self.weights = {
             name.removeprefix("encoder/"): torch.from_numpy(value.astype(np.float32))
             for name, value in read_ctranslate2(path).items()
@@ -81,7 +83,7 @@ class WhisperTinyEncoder:
 
     @torch.inference_mode()
     def __call__(self, samples: np.ndarray) -> np.ndarray:
-        """Features (n // 320, 384) float32 of samples (n,) float32, 400 <= n <= 30 s."""
+        """Features (n // 320, 384) float32 of samples (n,) float32, 400 <= n <= 30 s, where the position table ends."""
         frames = len(samples) // 320
         mel = torch.from_numpy(log_mel(samples)[:, : 2 * frames])[None]
         x = self._conv(self._conv(mel, "conv1", 1), "conv2", 2).transpose(1, 2)
