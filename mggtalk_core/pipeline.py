@@ -68,8 +68,9 @@ def animate(
         speech = read_audio(audio, sample_rate=16_000, channels=1)
         motion = drive_with_audio(speech.waveform, speech.sample_rate, fps, seed=seed)
     report = render_video(
-        image, motion, output, audio=audio, sources={"audio": audio}, settings={"seed": seed}, seconds=seconds, **options
-    )
+        image, motion, output, audio=audio, sources={"audio": audio}, settings={"seed": seed}, seconds=seconds,
+        **options,
+    )  # fmt: skip
     return {**report, "audio_s": speech.seconds}
 
 

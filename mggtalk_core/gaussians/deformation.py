@@ -52,10 +52,10 @@ class HeadDeformer:
         change = (np.asarray(expression, np.float32) - self._source_expression) @ self._basis
         displacement = change.reshape(self._vertices.shape)
         _face_gradients(self._vertices + displacement, self._triangles, self._rest_inverse, self._gradient)
+        turn = Rotation.from_rotvec(rotation).as_matrix().astype(np.float32)
         _deform_points(
             self._positions, self._covars, self._faces, self._barycentric, self._expression_weight, self._pose_weight,
-            self._triangles, displacement, self._gradient, Rotation.from_rotvec(rotation).as_matrix().astype(np.float32),
-            self._neck, np.asarray(translation, np.float32), self.means, self.covars,
+            self._triangles, displacement, self._gradient, turn, self._neck, np.asarray(translation, np.float32), self.means, self.covars,
         )  # fmt: skip
         return self.means, self.covars
 

@@ -10,6 +10,7 @@ import torch
 from ..geometry.surfels import MAX_OPACITY
 from ..geometry.symmetry import select
 from ..headmodel.model import HeadModel, load_head_model
+from ..headmodel.personal import personal_expression_basis
 from ..model import MGGTalkModel
 from ..rendering.rasterizer import render
 from ..types import INTERIOR, VISIBLE, PointCloud
@@ -102,7 +103,9 @@ def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> Gaussia
         light=torch.from_numpy(fit_light(points, normals, head)),
         vertices=torch.from_numpy(portrait.vertices),
         triangles=torch.from_numpy(head.faces),
-        expression_basis=torch.from_numpy(head.expression_basis),
+        expression_basis=torch.from_numpy(
+            personal_expression_basis(head, portrait.vertices, portrait.fit.expression)
+        ),
         source_expression=torch.from_numpy(portrait.fit.expression),
         neck=torch.from_numpy(head.neck),
         viewmat=torch.from_numpy(portrait.camera.viewmat),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, median_filter
 
-from ..headmodel.landmarks import INNER_LIP_RING, inter_ocular_distance
+from ..headmodel.arkit import ARKIT_INDEX
+from ..headmodel.landmarks import EYES, INNER_LIP_RING, OUTER_LIP, inter_ocular_distance
 from ..headmodel.model import TONGUE, UPPER_TEETH, HeadModel
 from ..types import Portrait
 from .mesh_raster import rasterize_mesh
@@ -66,4 +67,35 @@ def bind_pixels(portrait: Portrait, head: HeadModel) -> tuple[np.ndarray, np.nda
     else:
         inner_parts_outside = (face >= 0) & ((head.parts[face] >= TONGUE) | head.mouth_interior[face])
     rebind(inner_parts_outside, (head.parts < TONGUE) & ~head.mouth_interior)
+    _follow_neighbours(portrait, head, face, barycentric)
     return face, barycentric, depth
+
+
+STRAY_MOTION = 0.0015
+"""A pixel strays when an action moves it this much (metres) differently from the median around it."""
+
+STRAY_ACTIONS = ("jawOpen", "mouthSmileLeft", "mouthSmileRight", "mouthFunnel", "eyeBlinkLeft", "eyeBlinkRight")
+
+
+def _follow_neighbours(portrait: Portrait, head: HeadModel, face: np.ndarray, barycentric: np.ndarray) -> None:
+    """Rebind single pixels that would leave their neighbours: at mouth and eye corners the model's folds show through.
+
+    Real borders (between lips, between lids) are wider than the median's window and stay.
+    """
+    actions = head.expression_basis[[ARKIT_INDEX[name] for name in STRAY_ACTIONS], :, :2]
+    size = face.shape[0]
+    for ring, margin in ((OUTER_LIP, 0.3), (EYES, 0.15)):
+        low, high = portrait.landmarks[list(ring)].min(0), portrait.landmarks[list(ring)].max(0)
+        grow = margin * (high - low).max()
+        left, top = (low - grow).astype(int).clip(0, size - 1)
+        right, bottom = (high + grow).astype(int).clip(1, size)
+        area = (slice(top, bottom), slice(left, right))
+        on_model = face[area] >= 0
+        motion = (actions[:, head.faces[face[area]]] * barycentric[area][None, ..., None]).sum(3)  # (A, h, w, 2)
+        usual = median_filter(motion, size=(1, 5, 5, 1), mode="nearest")
+        stray = on_model & (np.abs(motion - usual).max((0, 3)) > STRAY_MOTION)
+        if stray.any() and (on_model & ~stray).any():
+            nearest = distance_transform_edt(~(on_model & ~stray), return_distances=False, return_indices=True)
+            rows, columns = nearest[:, stray]
+            face[area][stray] = face[area][rows, columns]
+            barycentric[area][stray] = barycentric[area][rows, columns]

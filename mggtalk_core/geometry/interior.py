@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..headmodel.arkit import ARKIT_INDEX
 from ..headmodel.landmarks import INNER_LIP_RING
 from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
-from ..types import INTERIOR, PointCloud
+from ..types import INTERIOR, PointCloud, Portrait
+from .binding import polygon_mask
+from .mesh_raster import rasterize_mesh
 from .pose_weights import head_pose_weight
 from .projection import project, to_camera
 from .surfels import MAX_OPACITY, SURFEL_SIGMA
@@ -20,6 +23,15 @@ CAVITY_SPACING, TEETH_SPACING, TONGUE_SPACING, EYE_SPACING, SKIN_SPACING = 0.002
 
 DETAIL_SPACING = 0.0012
 """The same for skin around eyes and mouth, which unfolds when they close and open."""
+
+OUTSIDE_TEST_SIZE = 256
+OUTSIDE_TEST_STRENGTH = 0.7
+OUTSIDE_TEST_ACTIONS = (
+    (), ("mouthSmileLeft", "mouthSmileRight"), ("mouthFunnel",), ("mouthPucker",), ("jawOpen",),
+    ("mouthStretchLeft", "mouthStretchRight"), ("mouthFrownLeft", "mouthFrownRight"), ("mouthLeft",), ("mouthRight",),
+    ("mouthPressLeft", "mouthPressRight"),
+)  # fmt: skip
+"""What is tried on the mouth to see whether its inside comes through the skin, and how strongly."""
 
 COLLAR_HEIGHT = 0.16
 """Below this height (metres under the eyes) the photo's clothes are the surface, not the head model's neck."""
@@ -37,10 +49,8 @@ def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> 
     skin = (head.parts == SKIN) & ~seen
     cavity = head.mouth_interior & ~seen
     eyes = ((head.parts == LEFT_EYE) | (head.parts == RIGHT_EYE)) & ~seen & (centres[:, 2] < 0.012)
-    near_eye = np.min(
-        [np.linalg.norm(centres - vertices[head.part_vertices(part)].mean(0), axis=1) for part in (LEFT_EYE, RIGHT_EYE)],
-        axis=0,
-    )
+    eye_centres = np.array([vertices[head.part_vertices(part)].mean(0) for part in (LEFT_EYE, RIGHT_EYE)])
+    near_eye = np.linalg.norm(centres[:, None] - eye_centres, axis=2).min(1)
     detailed = (near_eye < 0.028) | (np.linalg.norm((centres - mouth) * [0.8, 1.3, 1], axis=1) < 0.035)
     skin &= ~head.mouth_interior & (centres[:, 1] < COLLAR_HEIGHT)
     groups = (
@@ -54,6 +64,8 @@ def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> 
     sampled = [sample_faces(vertices, head.faces, np.flatnonzero(group), spacing) for group, spacing in groups]
     faces, barycentric, positions, axes = (np.concatenate(parts) for parts in zip(*sampled))
     keep = in_free_space(positions, points, HIDDEN_MARGIN) | _outside_picture(positions, points)
+    in_mouth = (head.parts[faces] >= TONGUE) | head.mouth_interior[faces]
+    keep[in_mouth] &= stays_in_mouth(points.portrait, head, faces[in_mouth], barycentric[in_mouth])
     faces, barycentric, positions, axes = (array[keep] for array in (faces, barycentric, positions, axes))
     count = len(faces)
     return PointCloud(
@@ -70,6 +82,26 @@ def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> 
         portrait=points.portrait,
         depth_map=points.depth_map,
     )
+
+
+def stays_in_mouth(portrait: Portrait, head: HeadModel, faces: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
+    """Mask (n,) of inner-mouth points that no strong mouth action pushes out through the skin, seen from the photo.
+
+    The head model's cavity is wider than its lips: smiling or rounding, its sides would come through the cheeks.
+    """
+    size = OUTSIDE_TEST_SIZE
+    camera = portrait.camera.resized(size, size)
+    outside = head.faces[(head.parts == SKIN) & ~head.mouth_interior]
+    keep = np.ones(len(faces), bool)
+    for names in OUTSIDE_TEST_ACTIONS:
+        change = head.expression_basis[[ARKIT_INDEX[name] for name in names]].sum(0) * OUTSIDE_TEST_STRENGTH
+        vertices = project(to_camera(portrait.vertices + change, camera), camera)
+        skin_depth, _, _ = rasterize_mesh(vertices, outside, size, size)
+        lips = polygon_mask(head.landmarks_of(vertices)[list(INNER_LIP_RING), :2], size)
+        pixels = (vertices[head.faces[faces]] * barycentric[..., None]).sum(1)
+        columns, rows = pixels[:, :2].astype(int).clip(0, size - 1).T
+        keep &= lips[rows, columns] | (pixels[:, 2] > skin_depth[rows, columns] + HIDDEN_MARGIN)
+    return keep
 
 
 def mouth_centre(vertices: np.ndarray, head: HeadModel) -> np.ndarray:

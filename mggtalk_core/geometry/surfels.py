@@ -31,7 +31,6 @@ EXPRESSION_REACH = 0.012
 
 def visible_points(portrait: Portrait, depth_map: DepthMap, chin_height: float) -> PointCloud:
     """P_f: a surfel for every person pixel."""
-    size = portrait.image.shape[0]
     person = np.isfinite(depth_map.depth)
     # Off the person depth is undefined: continue it outward, so that the outline's gradients are its own.
     rows_near, columns_near = distance_transform_edt(~person, return_distances=False, return_indices=True)

@@ -66,7 +66,8 @@ def symmetric_points(points: PointCloud, head: HeadModel, *, voxel_filter: bool 
     keep = in_free_space(mirrored.positions, points, 1.5 * pixel)
     if voxel_filter and keep.any():
         seen = points.positions[moving]
-        spacing = np.linalg.norm(points.axes[moving, :2], axis=2).max(1) / np.linalg.norm(points.axes[:, 0], axis=1).mean()
+        lengths = np.linalg.norm(points.axes[:, :2], axis=2)
+        spacing = lengths[moving].max(1) / lengths[:, 0].mean()
         distance, nearest = cKDTree(seen).query(mirrored.positions[keep], distance_upper_bound=6 * pixel)
         own_spacing = spacing[nearest.clip(max=len(seen) - 1)] * pixel
         keep[keep] = distance > FILTER_SPACING * np.maximum(own_spacing, 1.2 * pixel)

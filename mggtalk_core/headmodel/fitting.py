@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 from ..types import Camera, HeadFit
 from .landmarks import EYES, INNER_LIP_LOWER, INNER_LIP_UPPER, IRISES, OUTER_LIP, OVAL, inter_ocular_distance
 from .model import HeadModel
+from .personal import personal_expression_basis
 
 LANDMARK_SIGMA = 0.02
 """Expected landmark error in inter-ocular distances: what a residual is measured against the priors with."""
@@ -50,9 +51,9 @@ def generic_landmark_model(head: HeadModel) -> LandmarkModel:
 
 def personal_landmark_model(head: HeadModel, vertices: np.ndarray, expression: np.ndarray) -> LandmarkModel:
     """Landmarks of a known person, from their vertices (V, 3) that show expression (52,)."""
-    generic = generic_landmark_model(head)
-    neutral = head.landmarks_of(vertices) - np.tensordot(expression, generic.expression_basis, 1)
-    return LandmarkModel(neutral, np.zeros((0, 478, 3)), generic.expression_basis, generic.weights)
+    basis = head.landmarks_of(personal_expression_basis(head, vertices, expression))
+    neutral = head.landmarks_of(vertices) - np.tensordot(expression, basis, 1)
+    return LandmarkModel(neutral, np.zeros((0, 478, 3)), basis, generic_landmark_model(head).weights)
 
 
 def fit_landmarks(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,14 @@ from scipy.spatial.transform import Rotation
 
 from ..errors import InputError
 from ..geometry.projection import PORTRAIT_FOCAL
-from ..headmodel.fitting import LandmarkModel, fit_landmarks, generic_landmark_model, personal_landmark_model
+from ..headmodel.fitting import (
+    LANDMARK_SIGMA,
+    LandmarkModel,
+    fit_landmarks,
+    generic_landmark_model,
+    personal_landmark_model,
+)
+from ..headmodel.landmarks import inter_ocular_distance
 from ..headmodel.model import HeadModel, load_head_model
 from ..headmodel.warp import warp_to_landmarks
 from ..portrait.crop import face_crop_box
@@ -25,6 +33,13 @@ FRAME_ITERATIONS = 6
 FRAME_EXPRESSION_SIGMA = 0.15
 """For a known person the landmarks say more about expression than the tracker's scores: their prior is wider."""
 
+ACQUAINTANCE_FRAMES = 100
+"""The driving person's landmarks are refined on so many first frames; more add little, and must be held in memory."""
+
+ACQUAINTANCE_ROUNDS = 2
+ACQUAINTANCE_SIGMA = 0.001
+"""How far a landmark may be from where the first frame and the head model put it, metres (one standard deviation)."""
+
 SEARCH_MARGIN = 0.6
 """A face is looked for around where it was, with this margin in face sizes: there it is large enough to be found."""
 
@@ -35,6 +50,7 @@ class DrivingPerson:
 
     landmark_model: LandmarkModel
     K: np.ndarray  # (3, 3) pixels of the video frames
+    rest_face: TrackedFace  # the reference frame, in the same pixels
     rest: HeadFit  # the reference frame fitted with the person's own model
     expression_offset: np.ndarray  # (52,) what to add to fitted expression so that the reference frame keeps its own
     neck: np.ndarray  # (3,) m
@@ -63,18 +79,49 @@ class DrivingPerson:
     @staticmethod
     def _known(head: HeadModel, vertices: np.ndarray, fit: HeadFit, face: TrackedFace, K: np.ndarray) -> DrivingPerson:
         model = personal_landmark_model(head, vertices, fit.expression)
-        rest = fit_landmarks(
-            face.landmarks, face.scores, model, K, start=fit, iterations=FRAME_ITERATIONS,
-            expression_sigma=FRAME_EXPRESSION_SIGMA,
-        )  # fmt: skip
-        return DrivingPerson(model, K, rest, fit.expression - rest.expression, head.neck)
+        rest = _fit_known(face, model, K, fit)
+        return DrivingPerson(model, K, face, rest, fit.expression - rest.expression, head.neck)
 
     def fit(self, face: TrackedFace, previous: HeadFit | None) -> HeadFit:
         """Expression and pose of a frame's face, starting from the previous frame's."""
-        return fit_landmarks(
-            face.landmarks, face.scores, self.landmark_model, self.K, start=previous or self.rest,
-            iterations=FRAME_ITERATIONS, expression_sigma=FRAME_EXPRESSION_SIGMA,
-        )  # fmt: skip
+        return _fit_known(face, self.landmark_model, self.K, previous or self.rest)
+
+    def acquainted(self, faces: Sequence[TrackedFace]) -> DrivingPerson:
+        """The same person with landmarks refined over several frames: one view leaves their depth a guess.
+
+        Alternates fitting all frames and moving each neutral landmark to where its residuals, seen from all poses, want
+        it, held back by a Gaussian prior.
+        """
+        person = self
+        for _ in range(ACQUAINTANCE_ROUNDS):
+            neutral = person.landmark_model.neutral + person._landmark_offsets(faces)
+            model = replace(person.landmark_model, neutral=neutral)
+            rest = _fit_known(self.rest_face, model, self.K, self.rest)
+            offset = person.expression_offset + person.rest.expression - rest.expression
+            person = replace(person, landmark_model=model, rest=rest, expression_offset=offset)
+        return person
+
+    def _landmark_offsets(self, faces: Sequence[TrackedFace]) -> np.ndarray:
+        """Most probable shift (478, 3) m of each neutral landmark, given the frames' residuals (least squares)."""
+        model, focal = self.landmark_model, self.K[0, 0]
+        precision = np.tile(np.eye(3) / ACQUAINTANCE_SIGMA**2, (478, 1, 1))
+        pull = np.zeros((478, 3))
+        fit = None
+        for face in faces:
+            fit = self.fit(face, fit)
+            shape = model.neutral + np.tensordot(fit.expression, model.expression_basis, 1)
+            x, y, z = (shape @ fit.rotation.T + fit.translation).T
+            projection = np.zeros((478, 2, 3))  # d pixel / d camera point
+            projection[:, 0, 0] = projection[:, 1, 1] = focal / z
+            projection[:, 0, 2], projection[:, 1, 2] = -focal * x / z**2, -focal * y / z**2
+            jacobian = projection @ fit.rotation
+            residual = face.landmarks - fit.landmarks
+            # Neighbouring frames err alike: each counts a quarter.
+            sigma = 2 * LANDMARK_SIGMA * inter_ocular_distance(face.landmarks)
+            weight = 1 / (1 + (np.linalg.norm(residual, axis=1) / (3 * sigma)) ** 2) / sigma**2
+            precision += np.einsum("p,pki,pkj->pij", weight, jacobian, jacobian)
+            pull += np.einsum("p,pki,pk->pi", weight, jacobian, residual)
+        return np.linalg.solve(precision, pull[..., None])[..., 0]
 
     def relative(self, fit: HeadFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Expression (52,), rotation (3,) rad and translation (3,) m of a fit against the person at rest."""
@@ -85,6 +132,14 @@ class DrivingPerson:
             Rotation.from_matrix(turn).as_rotvec(),
             shift,
         )
+
+
+def _fit_known(face: TrackedFace, model: LandmarkModel, K: np.ndarray, start: HeadFit) -> HeadFit:
+    """Expression and pose of a known person, starting from a fit near by."""
+    return fit_landmarks(
+        face.landmarks, face.scores, model, K, start=start, iterations=FRAME_ITERATIONS,
+        expression_sigma=FRAME_EXPRESSION_SIGMA,
+    )  # fmt: skip
 
 
 def track_video(
@@ -101,7 +156,7 @@ def track_video(
     Args:
         person: who is seen, when known from a portrait; otherwise learnt from the first face.
         missing: what frames without a face get: interpolated, the previous frame's, the neutral face, or an error.
-        smoothing: standard deviation of a Gaussian over time in seconds; 0 keeps every tracker jitter, 0.1 blurs speech.
+        smoothing: standard deviation of a Gaussian over time, seconds; 0 keeps every tracker jitter, 0.1 blurs speech.
         progress: called with the number of frames done.
 
     Raises:
@@ -134,6 +189,12 @@ def motion_of_faces(
     """`track_video` for a face that was tracked already: one face or None per frame, in pixels of the frames."""
     expressions, rotations, translations, seen = [], [], [], []
     previous_fit = None
+    faces = iter(faces)
+    first = list(islice(faces, ACQUAINTANCE_FRAMES))
+    known = [face for face in first if face is not None]
+    if known:
+        person = (person or DrivingPerson.from_face(known[0])).acquainted(known)
+    faces = chain(first, faces)
     for index, face in enumerate(faces):
         seen.append(face is not None)
         if face is None:

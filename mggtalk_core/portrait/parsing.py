@@ -15,7 +15,7 @@ GUIDE_EPSILON = 2e-4
 
 
 def person_mask(image: np.ndarray) -> np.ndarray:
-    """Soft person mask (H, W) float32 0..1 of an image (H, W, 3) float32: MediaPipe's selfie segmenter, edge-refined."""
+    """Soft person mask (H, W) float32 0..1 of an image (H, W, 3) float32: MediaPipe's segmenter, edges refined."""
     return refine_edges(image, coarse_person_mask(image))
 
 

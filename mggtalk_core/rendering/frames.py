@@ -150,7 +150,9 @@ def _backgrounds(head: GaussianHead, canvas: _Canvas, background: Background, ca
     if background == "transparent":
         return np.zeros((height, width, 3), np.uint8)
     if background == "photo":
-        return _clean_photo(head, canvas) if canvas.photo is not None else _cover(head.background.numpy(), width, height)
+        if canvas.photo is not None:
+            return _clean_photo(head, canvas)
+        return _cover(head.background.numpy(), width, height)
     color = np.round(np.asarray(background, np.float32) * 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(color, (height, width, 3)))
 
@@ -195,9 +197,8 @@ def _clean_photo(head: GaussianHead, canvas: _Canvas) -> np.ndarray:
     """The photo inside the box without the person, at the photo's resolution (h, w, 3) uint8."""
     top, bottom, left, right = canvas.box
     (scale, _, crop_left), (_, _, crop_top) = head.crop_to_photo.numpy()
-    area = ((left - crop_left) / scale, (top - crop_top) / scale, (right - crop_left) / scale, (bottom - crop_top) / scale)
-    size = head.crop_size
-    area = tuple(float(np.clip(edge, 0, size)) for edge in area)
+    edges = ((left, crop_left), (top, crop_top), (right, crop_left), (bottom, crop_top))
+    area = tuple(float(np.clip((edge - origin) / scale, 0, head.crop_size)) for edge, origin in edges)
     shape = (right - left, bottom - top)
     filled = Image.fromarray(head.background.numpy()).resize(shape, Image.Resampling.BICUBIC, box=area)
     hole = Image.fromarray(person_hole(head.alpha.numpy() / 255)).resize(shape, Image.Resampling.BILINEAR, box=area)

@@ -1,0 +1,35 @@
+"""Actions scaled to a person: what "fully closed" means for these eyes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .arkit import ARKIT_INDEX
+from .model import HeadModel
+
+LID_PAIRS = {"Right": ((159, 145), (158, 153), (160, 144)), "Left": ((386, 374), (385, 380), (387, 373))}
+"""Upper and lower lid landmarks that meet when the eye closes, by the subject's side."""
+
+CLOSED_GAP = -0.0005
+"""Lid distance at full blink, metres: lids overlap a little, so that no white is left between the lashes."""
+
+BLINK_SCALE_RANGE = (0.5, 1.5)
+
+
+def personal_expression_basis(head: HeadModel, vertices: np.ndarray, expression: np.ndarray) -> np.ndarray:
+    """The 52 actions (52, V, 3) m for a person whose vertices (V, 3) m show expression (52,).
+
+    The blink is scaled so that 1 just closes the eyes: lids of wide eyes travel farther than those of narrow ones.
+    """
+    basis = head.expression_basis.copy()
+    height = head.landmarks_of(vertices)[:, 1]
+    for side, pairs in LID_PAIRS.items():
+        action = ARKIT_INDEX[f"eyeBlink{side}"]
+        left_to_close = 1 - float(expression[action])
+        if left_to_close < 0.3:  # the photo shows the eye closed: nothing to measure
+            continue
+        travel = head.landmarks_of(basis[action])[:, 1]
+        gap = np.mean([height[lower] - height[upper] for upper, lower in pairs])
+        closing = np.mean([travel[upper] - travel[lower] for upper, lower in pairs]) * left_to_close
+        basis[action] *= np.clip((gap - CLOSED_GAP) / closing, *BLINK_SCALE_RANGE)
+    return basis
