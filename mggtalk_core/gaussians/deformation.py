@@ -55,7 +55,8 @@ class HeadDeformer:
         turn = Rotation.from_rotvec(rotation).as_matrix().astype(np.float32)
         _deform_points(
             self._positions, self._covars, self._faces, self._barycentric, self._expression_weight, self._pose_weight,
-            self._triangles, displacement, self._gradient, turn, self._neck, np.asarray(translation, np.float32), self.means, self.covars,
+            self._triangles, displacement, self._gradient, turn, self._neck, np.asarray(translation, np.float32),
+            self.means, self.covars,
         )  # fmt: skip
         return self.means, self.covars
 
