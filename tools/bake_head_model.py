@@ -54,7 +54,7 @@ DECIMETRES_GL_TO_CANONICAL = np.array([0.1, -0.1, -0.1])
 """MakeHuman: decimetres, x to the subject's left, y up, z out of the face. Canonical: metres, y down, z inwards."""
 
 ACTION_STRENGTH = {
-    "jawOpen": 1.2, "mouthFunnel": 1.6, "mouthPucker": 1.8, "mouthLeft": 2.0, "mouthRight": 2.0, "mouthFrown": 2.0,
+    "jawOpen": 1.2, "mouthFunnel": 1.2, "mouthPucker": 1.8, "mouthLeft": 2.0, "mouthRight": 2.0, "mouthFrown": 2.0,
     "mouthStretch": 1.5, "mouthShrugLower": 2.0, "mouthPress": 1.3, "mouthLowerDown": 2.5, "mouthUpperUp": 1.7,
     "browDown": 1.9, "browInnerUp": 2.0, "browOuterUp": 2.0, "eyeSquint": 1.5, "eyeWide": 1.5, "eyeLookDown": 1.3,
     "eyeLookUp": 1.5,
