@@ -1,0 +1,202 @@
+"""The stages of training: which networks, what data, what loss.
+
+expression_map  scores -> coefficients, on tracked clips (seconds)
+geo_refine      depth offsets, on synthetic people
+sym_decoder     identity encoder + Sym-Gaussian decoder, on synthetic people
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..errors import InputError
+from ..gaussians.decoders import SymGaussianDecoder
+from ..gaussians.identity_encoder import IdentityEncoder
+from ..geometry.refine import GeoRefineUNet
+from .synthetic_pairs import read_sample
+from .trainer import Settings, Stage
+
+POINTS_PER_SAMPLE = 1024
+HIDDEN_MIRRORS = torch.tensor([7, 10, 37])
+"""Columns of the Sym-Gaussian decoder's features that change sign in a mirrored picture: x of three vectors."""
+
+LEFT_EYE_COLUMN, RIGHT_EYE_COLUMN = 25, 26
+"""Columns that swap in a mirrored picture."""
+
+
+def make_stage(settings: Settings, base: Path) -> Stage | dict:
+    """The stage a settings file asks for; relative paths start at `base`.
+
+    Raises:
+        InputError: an unknown stage or missing data.
+    """
+    data = base / settings.data
+    if settings.samples:
+        from .makehuman import load_wardrobe
+        from .synthetic_pairs import make_samples
+
+        make_samples(load_wardrobe(base / settings.assets), data, 0, settings.samples)
+    if settings.stage == "expression_map":
+        from .expression_map import train_expression_map
+
+        return train_expression_map({"clips": str(data), "steps": settings.steps, "seed": settings.seed}, base)
+    builders = {"geo_refine": _geo_refine, "sym_decoder": _sym_decoder}
+    if settings.stage not in builders:
+        raise InputError(f"stage {settings.stage!r} is unknown; use expression_map, {', '.join(builders)}")
+    files = sorted(data.glob("*.safetensors"))
+    if len(files) < 4:
+        raise InputError(f"{data} holds {len(files)} samples; make some first with the setting 'samples'")
+    held_out = max(1, int(len(files) * settings.held_out))
+    return builders[settings.stage](settings, files[:-held_out], files[-held_out:])
+
+
+def _stack(files: list[Path], names: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """Some arrays of all samples, as stored (mostly float16)."""
+    samples = [read_sample(path) for path in files]
+    return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in names}
+
+
+GEO_ARRAYS = ("refine_inputs", "depth_error", "depth_known", "depth_on_head")
+ON_HEAD_WEIGHT = 3.0
+"""The face matters more than hair and clothes, and its errors are smaller."""
+
+
+def _geo_refine(settings: Settings, train: list[Path], test: list[Path]) -> Stage:
+    network = GeoRefineUNet(**(settings.networks or {}).get("geo_refine", {}))
+    data, held_out = _stack(train, GEO_ARRAYS), _stack(test, GEO_ARRAYS)
+
+    def batches(rng: np.random.Generator) -> Iterator[dict[str, torch.Tensor]]:
+        while True:
+            index = torch.from_numpy(rng.integers(len(train), size=settings.batch))
+            batch = {name: values[index] for name, values in data.items()}
+            batch["refine_inputs"] = batch["refine_inputs"].float()
+            flip = torch.from_numpy(rng.random(settings.batch) < 0.5)
+            for name, values in batch.items():
+                batch[name] = torch.where(flip.view(-1, *[1] * (values.ndim - 1)), values.flip(-1), values)
+            batch["refine_inputs"][flip, 5] *= -1  # the normals' x
+            gain = torch.from_numpy(rng.uniform(0.8, 1.2, (settings.batch, 3, 1, 1)).astype(np.float32))
+            batch["refine_inputs"][:, :3] *= gain
+            yield batch
+
+    def loss(networks, batch) -> dict[str, torch.Tensor]:
+        offset = networks["geo_refine"](batch["refine_inputs"])
+        error = batch["depth_error"].float() - offset
+        known, on_head = batch["depth_known"].float(), batch["depth_on_head"].float()
+        weight = known * (1 + (ON_HEAD_WEIGHT - 1) * on_head)
+        # Smooth L1 in units of 5 mm: hair edges jump by centimetres and should not rule.
+        depth = nn.functional.smooth_l1_loss(error / 0.005, torch.zeros_like(error), reduction="none")
+        slope = sum(
+            (torch.diff(error, dim=axis).abs() * torch.minimum(*_pairs(known, axis))).mean() / 0.005 for axis in (1, 2)
+        )
+        return {"loss": (depth * weight).sum() / weight.sum() + 0.5 * slope, "slope": slope.detach()}
+
+    def validate(networks) -> dict[str, float]:
+        offset = torch.cat([networks["geo_refine"](part.float()) for part in held_out["refine_inputs"].split(16)])
+        before, after = held_out["depth_error"].float(), held_out["depth_error"].float() - offset
+        result = {}
+        for region in ("known", "on_head"):
+            mask = held_out[f"depth_{region}"]
+            result[f"{region}_mm_prior"] = 1000 * before[mask].abs().mean().item()
+            result[f"{region}_mm"] = 1000 * after[mask].abs().mean().item()
+        return result
+
+    def picture(networks) -> np.ndarray:
+        inputs = held_out["refine_inputs"][:6].float()
+        offset, error = networks["geo_refine"](inputs), held_out["depth_error"][:6].float()
+        mask = held_out["depth_known"][:6]
+        tiles = [inputs[:, :3] + 0.5]
+        for layer in (error, offset, error - offset):
+            grey = torch.where(mask, 0.5 + layer / 0.06, 0.5)
+            tiles.append(grey[:, None].expand(-1, 3, -1, -1))
+        return torch.cat([torch.cat(list(tile), 2) for tile in tiles], 1).permute(1, 2, 0).numpy()
+
+    return Stage({"geo_refine": network}, batches, loss, validate, picture)
+
+
+def _pairs(mask: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return mask.narrow(axis, 0, mask.shape[axis] - 1), mask.narrow(axis, 1, mask.shape[axis] - 1)
+
+
+SYM_ARRAYS = (
+    "encoder_inputs",
+    "features",
+    "pixels",
+    "prior_colors",
+    "true_colors",
+    "color_weights",
+    "floating",
+    "origin",
+)
+
+
+def _sym_decoder(settings: Settings, train: list[Path], test: list[Path]) -> Stage:
+    options = settings.networks or {}
+    networks = {
+        "identity_encoder": IdentityEncoder(**options.get("identity_encoder", {})),
+        "sym_gaussian_decoder": SymGaussianDecoder(**options.get("sym_gaussian_decoder", {})),
+    }
+    data, held_out = _stack(train, SYM_ARRAYS), _stack(test, SYM_ARRAYS)
+
+    def batches(rng: np.random.Generator) -> Iterator[dict[str, torch.Tensor]]:
+        while True:
+            index = torch.from_numpy(rng.integers(len(train), size=settings.batch))
+            chosen = torch.from_numpy(rng.integers(data["features"].shape[1], size=POINTS_PER_SAMPLE))
+            batch = {name: values[index] for name, values in data.items() if name == "encoder_inputs"}
+            batch |= {n: values[index][:, chosen].float() for n, values in data.items() if n != "encoder_inputs"}
+            batch["encoder_inputs"] = batch["encoder_inputs"].float()
+            flip = torch.from_numpy(rng.random(settings.batch) < 0.5)
+            batch["encoder_inputs"][flip] = batch["encoder_inputs"][flip].flip(-1)
+            batch["encoder_inputs"][flip, 4] *= -1
+            batch["pixels"][flip, :, 1] = 1 - batch["pixels"][flip, :, 1]
+            mirrored = batch["features"][flip]
+            mirrored[..., HIDDEN_MIRRORS] *= -1
+            swapped = [RIGHT_EYE_COLUMN, LEFT_EYE_COLUMN]
+            mirrored[..., sorted(swapped)] = mirrored[..., swapped]
+            batch["features"][flip] = mirrored
+            yield batch
+
+    def decode(nets, batch):
+        feature_map, code = nets["identity_encoder"](batch["encoder_inputs"].float())
+        grid = batch["pixels"].float().flip(-1)[:, None] * 2 - 1
+        identity = nn.functional.grid_sample(feature_map, grid, padding_mode="border", align_corners=False)
+        count = batch["features"].shape[1]
+        return nets["sym_gaussian_decoder"](
+            batch["features"].float().flatten(0, 1),
+            identity[:, :, 0].transpose(1, 2).flatten(0, 1),
+            code.repeat_interleave(count, 0),
+        )
+
+    def loss(nets, batch) -> dict[str, torch.Tensor]:
+        residual = decode(nets, batch)
+        prior, truth = batch["prior_colors"].float().flatten(0, 1), batch["true_colors"].float().flatten(0, 1)
+        weight = batch["color_weights"].float().flatten().clamp(max=1)
+        error = (prior + residual.color - truth).abs().mean(1)
+        color = (error * weight).sum() / weight.sum()
+        # What hangs in the air should fade; what is known to be surface should stay as opaque as the prior made it.
+        floating, solid = batch["floating"].float().flatten(), (weight > 0.5).float()
+        fade = (floating * (1 - solid) * torch.sigmoid(residual.opacity + 2)).mean()
+        keep = (solid * residual.opacity**2).mean()
+        tidy = (residual.log_scale**2).mean() + (((1 - floating) * (1 - solid)) * residual.opacity**2).mean()
+        return {"loss": color + 0.05 * fade + 0.05 * keep + 0.01 * tidy, "color": color.detach(), "fade": fade.detach()}
+
+    def validate(nets) -> dict[str, float]:
+        result: dict[str, list] = {}
+        for sample in range(len(test)):
+            batch = {name: values[sample : sample + 1] for name, values in held_out.items()}
+            residual = decode(nets, batch)
+            prior, truth = batch["prior_colors"][0].float(), batch["true_colors"][0].float()
+            decoded = (prior + residual.color).clamp(0, 1)
+            for name, origin in (("symmetric", 1), ("interior", 2)):
+                mask = (batch["origin"][0] == origin) & (batch["color_weights"][0] > 0.3)
+                if mask.sum() > 20:
+                    for label, colors in (("_prior", prior), ("", decoded)):
+                        error = ((colors - truth)[mask] ** 2).mean().item()
+                        result.setdefault(f"{name}_psnr{label}", []).append(-10 * np.log10(error + 1e-9))
+        return {name: float(np.mean(values)) for name, values in result.items()}
+
+    return Stage(networks, batches, loss, validate)

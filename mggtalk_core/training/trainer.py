@@ -1,0 +1,269 @@
+"""`mggtalk train`: one settings file, one stage, one folder of results.
+
+A stage says what a batch is and what its loss is; the loop here does the rest: several processes (torch.distributed,
+as torchrun starts them), moving average of the weights, resuming, CSV and TensorBoard, sample pictures, checkpoints.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from ..errors import InputError
+from ..media.files import atomic_path, require_file
+from ..weights import write_checkpoint
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings file, .json."""
+
+    stage: str  # a key of `stages()`
+    data: str = ""  # folder of samples or clips, relative to the settings file
+    steps: int = 2000
+    batch: int = 16
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    ema: float = 0.995
+    validate_every: int = 200
+    held_out: float = 0.1  # share of the data that is never trained on: the last files by name
+    seed: int = 0
+    networks: dict | None = None  # constructor settings per network
+    start: str = ""  # a checkpoint to begin with
+    assets: str = ""  # MakeHuman's asset folder, for stages that make samples
+    samples: int = 0  # how many samples to make first
+
+    @staticmethod
+    def read(path: Path) -> Settings:
+        """Read a settings file.
+
+        Raises:
+            InputError: not JSON, or a setting that does not exist.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise InputError(f"{path} is not JSON: {error}") from None
+        known = Settings.__annotations__
+        unknown = set(values) - set(known)
+        if unknown or "stage" not in values:
+            raise InputError(f"{path}: {sorted(unknown)[0] if unknown else 'stage'!r} is "
+                             f"{'no setting' if unknown else 'missing'}; settings are {', '.join(known)}")  # fmt: skip
+        return Settings(**values)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is particular to one stage of training."""
+
+    networks: dict[str, nn.Module]
+    batches: Callable[[np.random.Generator], Iterator[object]]  # endless training batches of one process
+    loss: Callable[[dict[str, nn.Module], object], dict[str, torch.Tensor]]  # "loss" is minimised, others are logged
+    validate: Callable[[dict[str, nn.Module]], dict[str, float]]  # on the held-out share
+    picture: Callable[[dict[str, nn.Module]], np.ndarray] | None = None  # (H, W, 3) 0..1 for a look
+
+
+def train(config: str, output: str, *, resume: bool = False) -> dict:
+    """Train as a settings file says; writes checkpoint.safetensors, log.csv, TensorBoard events and pictures.
+
+    Raises:
+        InputError: settings or data that can't be used.
+    """
+    from .stages import make_stage
+
+    path = require_file(config, "training settings")
+    settings = Settings.read(path)
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    rank, world = _join_processes()
+    torch.manual_seed(settings.seed)
+    stage = make_stage(settings, path.parent)
+    if isinstance(stage, dict):  # a stage that has its own short loop and is done
+        return stage
+    report = fit(stage, settings, folder, rank=rank, world=world, resume=resume)
+    if world > 1:
+        torch.distributed.destroy_process_group()
+    return report
+
+
+def fit(stage: Stage, settings: Settings, folder: Path, *, rank: int = 0, world: int = 1, resume: bool = False) -> dict:
+    """Run a stage's loop; returns the last validation and where the checkpoint is."""
+    networks = stage.networks
+    parameters = [parameter for network in networks.values() for parameter in network.parameters()]
+    optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
+    average = {name: {key: value.clone() for key, value in net.state_dict().items()} for name, net in networks.items()}
+    step, seconds = 0, 0.0
+    state_path = folder / "state.safetensors"
+    if resume and state_path.exists():
+        step, seconds = _read_state(state_path, networks, average, optimizer, parameters)
+    if world > 1:  # everybody starts from the first process's weights
+        for parameter in parameters:
+            torch.distributed.broadcast(parameter.data, 0)
+    writer = _Log(folder, resume) if rank == 0 else None
+    begin, validation = time.perf_counter() - seconds, {}
+    while step < settings.steps:
+        # Each step draws from its own seed, so that a resumed run sees what an uninterrupted one would have; every
+        # process draws the same whole batch and works on its share, so that N processes equal one.
+        batch = next(stage.batches(np.random.default_rng([settings.seed, step])))
+        losses = stage.loss(networks, _share(batch, rank, world))
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        if world > 1:
+            _average_gradients(parameters, world)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings, step)
+        optimizer.step()
+        step += 1
+        decay = min(settings.ema, step / (step + 10))
+        for name, network in networks.items():
+            for key, value in network.state_dict().items():
+                average[name][key].lerp_(value, 1 - decay)
+        if rank == 0 and (step % settings.validate_every == 0 or step == settings.steps):
+            seconds = time.perf_counter() - begin
+            with _weights_of(networks, average):
+                validation = stage.validate(networks)
+                if stage.picture:
+                    _save_picture(folder / "samples.png", stage.picture(networks))
+                write_checkpoint(
+                    folder / "checkpoint.safetensors", networks, settings.networks or {},
+                    {"stage": settings.stage, "steps": step, "seconds": seconds, "validation": validation},
+                )  # fmt: skip
+            row = {name: float(value.detach()) for name, value in losses.items()} | validation
+            writer.write(step, seconds, row)
+            log.info("step %d of %d, %.0f s: %s", step, settings.steps, seconds,
+                     ", ".join(f"{name} {value:.4f}" for name, value in row.items()))  # fmt: skip
+            _write_state(state_path, networks, average, optimizer, parameters, step, seconds)
+    return {"steps": step, "seconds": time.perf_counter() - begin, **validation,
+            "output": str(folder / "checkpoint.safetensors")}  # fmt: skip
+
+
+WARM_UP = 0.1
+"""Share of the steps in which the learning rate rises."""
+
+
+def learning_rate(settings: Settings, step: int) -> float:
+    """Linear rise, then a cosine down to 1 %."""
+    progress = step / max(settings.steps, 1)
+    if progress < WARM_UP:
+        return settings.learning_rate * (step + 1) / max(WARM_UP * settings.steps, 1)
+    fall = (progress - WARM_UP) / (1 - WARM_UP)
+    return settings.learning_rate * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * fall)))
+
+
+def _average_gradients(parameters: list[nn.Parameter], world: int) -> None:
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        torch.distributed.all_reduce(parameter.grad)
+        parameter.grad /= world
+
+
+def _write_state(path, networks, average, optimizer, parameters, step: int, seconds: float) -> None:
+    """Everything needed to go on, as one safetensors file."""
+    tensors = {f"network/{n}/{key}": value for n, net in networks.items() for key, value in net.state_dict().items()}
+    tensors |= {f"average/{n}/{key}": value for n, weights in average.items() for key, value in weights.items()}
+    for index, parameter in enumerate(parameters):
+        tensors |= {f"optimizer/{index}/{key}": value for key, value in optimizer.state[parameter].items()}
+    with atomic_path(path) as partial:
+        save_file(
+            {name: value.contiguous().clone() for name, value in tensors.items()}, str(partial),
+            {"step": str(step), "seconds": str(seconds)},
+        )  # fmt: skip
+
+
+def _read_state(path, networks, average, optimizer, parameters) -> tuple[int, float]:
+    """Put back what `_write_state` wrote; returns step and seconds."""
+    with safe_open(str(path), "pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+
+    def under(prefix: str) -> dict[str, torch.Tensor]:
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+    for name, network in networks.items():
+        network.load_state_dict(under(f"network/{name}/"))
+        average[name].update(under(f"average/{name}/"))
+    for index, parameter in enumerate(parameters):
+        optimizer.state[parameter] = under(f"optimizer/{index}/")
+    return int(metadata["step"]), float(metadata["seconds"])
+
+
+def _join_processes() -> tuple[int, int]:
+    """Rank and number of processes, as torchrun sets them; joins them over gloo (CPU) or nccl (GPU)."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return int(os.environ.get("RANK", "0")), world
+
+
+def _share(batch, rank: int, world: int):
+    """One process's equal part of a batch: tensors cut along their first axis."""
+    if world == 1:
+        return batch
+    count = len(next(iter(batch.values()))) // world
+    return {name: value[rank * count : (rank + 1) * count] for name, value in batch.items()}
+
+
+@contextmanager
+def _weights_of(networks: dict[str, nn.Module], weights: dict[str, dict]) -> Iterator[None]:
+    """Other weights in the networks, without gradients, for the time of a block."""
+    kept = {name: {key: value.clone() for key, value in net.state_dict().items()} for name, net in networks.items()}
+    for name, network in networks.items():
+        network.load_state_dict(weights[name])
+        network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for name, network in networks.items():
+            network.load_state_dict(kept[name])
+            network.train()
+
+
+class _Log:
+    """log.csv, and TensorBoard events where tensorboard is installed."""
+
+    def __init__(self, folder: Path, resume: bool):
+        self._path = folder / "log.csv"
+        if not resume:
+            self._path.unlink(missing_ok=True)
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self._board = None
+        else:
+            self._board = SummaryWriter(str(folder))
+
+    def write(self, step: int, seconds: float, row: dict[str, float]) -> None:
+        """Add one line."""
+        fresh = not self._path.exists()
+        with open(self._path, "a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, ["step", "seconds", *row])
+            if fresh:
+                writer.writeheader()
+            writer.writerow({"step": step, "seconds": round(seconds, 1), **row})
+        if self._board:
+            for name, value in row.items():
+                self._board.add_scalar(name, value, step)
+            self._board.flush()
+
+
+def _save_picture(path: Path, picture: np.ndarray) -> None:
+    from PIL import Image
+
+    Image.fromarray(np.round(picture.clip(0, 1) * 255).astype(np.uint8)).save(path)
