@@ -12,7 +12,7 @@ from ..headmodel.model import load_head_model
 from ..headmodel.warp import warp_to_landmarks
 from ..types import Portrait
 from .background import remove_person
-from .crop import cut_square, face_crop_box
+from .crop import crop_box_inside, cut_square
 from .parsing import person_mask
 from .tracking import FaceTracker, TrackedFace, search_faces, search_small_faces
 
@@ -42,7 +42,7 @@ def analyze_portrait(photo: np.ndarray, *, size: int = 512, face_index: int = 0)
     """
     with FaceTracker() as tracker:
         photo, faces, warnings = _upright_faces(tracker, photo)
-        if face_index >= len(faces):
+        if not 0 <= face_index < len(faces):
             raise InputError(
                 f"face index {face_index} asked for, but the photo has {len(faces)} face(s); "
                 f"use 0 to {len(faces) - 1}, 0 is the largest"
@@ -57,7 +57,7 @@ def analyze_portrait(photo: np.ndarray, *, size: int = 512, face_index: int = 0)
             )
         if face.size < SMALL_FACE_PIXELS:
             warnings.append(f"the face is only {face.size:.0f} pixels large; the result will look soft")
-        centre, side = face_crop_box(face.landmarks)
+        centre, side = crop_box_inside(face.landmarks, photo.shape[1], photo.shape[0])
         image, crop_to_photo = cut_square(photo, centre, side, size)
         face = _track_in_crop(tracker, image, face, crop_to_photo)
 
