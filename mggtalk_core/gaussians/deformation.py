@@ -2,16 +2,18 @@
 
 Prior: a point follows its triangle of the head model (position by barycentric weights, covariance by the triangle's
 deformation gradient) and turns about the neck by its pose weight. Per frame that is a 52 x V product, one 3x3 matrix
-per triangle and a gather per point, all in one compiled pass.
+per triangle and a gather per point, in vector code (frame_kernels.py).
 """
 
 from __future__ import annotations
+
+from copy import copy
 
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from ..rendering.kernel_cache import kernel
+from .frame_kernels import TRIANGLE_RECORD, at_least_8, deform_points, triangle_records
 from .head import GaussianHead, covar_matrices
 
 MAX_STRETCH = 2.2
@@ -22,24 +24,36 @@ MAX_GRADIENT = 4.0
 
 
 class HeadDeformer:
-    """Moves one head; keeps what does not change from frame to frame. Not to be shared between threads."""
+    """Moves one head; keeps what does not change from frame to frame.
+
+    Not to be shared between threads: each takes its own `twin`.
+    """
 
     def __init__(self, head: GaussianHead):
-        self._positions = head.positions.numpy()
-        self._covars = head.covars.numpy()
-        self._faces = head.faces.numpy()
-        self._barycentric = head.barycentric.numpy()
-        self._expression_weight = head.expression_weight.numpy()
-        self._pose_weight = head.pose_weight.numpy()
+        self._count = len(head)
+        self._points = tuple(
+            at_least_8(tensor.numpy())
+            for tensor in (
+                head.positions, head.covars, head.faces, head.barycentric, head.expression_weight, head.pose_weight
+            )
+        )  # fmt: skip
         self._triangles = head.triangles.numpy()
         self._vertices = head.vertices.numpy()
         self._basis = head.expression_basis.reshape(52, -1).numpy()
         self._source_expression = head.source_expression.numpy()
         self._neck = head.neck.numpy()
         self._rest_inverse = np.linalg.pinv(_triangle_frames(self._vertices, self._triangles)).astype(np.float32)
-        self._gradient = np.empty_like(self._rest_inverse)
-        self.means = np.empty_like(self._positions)
-        self.covars = np.empty_like(self._covars)
+        self._make_buffers()
+
+    def _make_buffers(self) -> None:
+        self._records = np.zeros((len(self._triangles), TRIANGLE_RECORD), np.float32)
+        self._means, self._covars = np.empty_like(self._points[0]), np.empty_like(self._points[1])
+
+    def twin(self) -> HeadDeformer:
+        """Another deformer of the same head, with its own results; everything constant is shared."""
+        twin = copy(self)
+        twin._make_buffers()
+        return twin
 
     def deform(
         self, expression: np.ndarray, rotation: np.ndarray, translation: np.ndarray
@@ -50,15 +64,14 @@ class HeadDeformer:
         relative to rest.
         """
         change = (np.asarray(expression, np.float32) - self._source_expression) @ self._basis
-        displacement = change.reshape(self._vertices.shape)
-        _face_gradients(self._vertices + displacement, self._triangles, self._rest_inverse, self._gradient)
-        turn = Rotation.from_rotvec(rotation).as_matrix().astype(np.float32)
-        _deform_points(
-            self._positions, self._covars, self._faces, self._barycentric, self._expression_weight, self._pose_weight,
-            self._triangles, displacement, self._gradient, turn, self._neck, np.asarray(translation, np.float32),
-            self.means, self.covars,
+        triangle_records(
+            self._vertices, change.reshape(self._vertices.shape), self._triangles, self._rest_inverse,
+            np.float32(MAX_GRADIENT), self._records,
         )  # fmt: skip
-        return self.means, self.covars
+        turn = Rotation.from_rotvec(rotation).as_matrix().ravel()
+        pose = tuple(np.float32(value) for value in (*turn, *self._neck, *translation, MAX_STRETCH**2))
+        deform_points(*self._points, self._records, pose, self._means, self._covars)
+        return self._means[: self._count], self._covars[: self._count]
 
 
 def deform(
@@ -113,85 +126,3 @@ def _triangle_frames_torch(vertices: torch.Tensor, triangles: torch.Tensor) -> t
     normal = torch.linalg.cross(b - a, c - a)
     normal = normal / (torch.linalg.norm(normal, dim=1, keepdim=True) + 1e-12).sqrt()
     return torch.stack([b - a, c - a, normal], 2)
-
-
-@kernel(fastmath=True)
-def _face_gradients(vertices, triangles, rest_inverse, gradient):
-    """Deformation gradient per triangle: its moved frame times the inverse of its frame at rest."""
-    frame = np.empty((3, 3), np.float32)
-    for f in range(triangles.shape[0]):
-        a, b, c = triangles[f, 0], triangles[f, 1], triangles[f, 2]
-        for i in range(3):
-            frame[i, 0] = vertices[b, i] - vertices[a, i]
-            frame[i, 1] = vertices[c, i] - vertices[a, i]
-        nx = frame[1, 0] * frame[2, 1] - frame[2, 0] * frame[1, 1]
-        ny = frame[2, 0] * frame[0, 1] - frame[0, 0] * frame[2, 1]
-        nz = frame[0, 0] * frame[1, 1] - frame[1, 0] * frame[0, 1]
-        scale = 1 / np.sqrt(np.sqrt(nx * nx + ny * ny + nz * nz) + np.float32(1e-12))
-        frame[0, 2], frame[1, 2], frame[2, 2] = nx * scale, ny * scale, nz * scale
-        distance = np.float32(0)
-        for i in range(3):
-            for j in range(3):
-                value = (
-                    frame[i, 0] * rest_inverse[f, 0, j]
-                    + frame[i, 1] * rest_inverse[f, 1, j]
-                    + frame[i, 2] * rest_inverse[f, 2, j]
-                )
-                gradient[f, i, j] = value
-                distance += (value - (1 if i == j else 0)) ** 2
-        if not distance < MAX_GRADIENT**2:
-            for i in range(3):
-                for j in range(3):
-                    gradient[f, i, j] = 1 if i == j else 0
-
-
-@kernel(fastmath=True)
-def _deform_points(
-    positions, covars, faces, barycentric, expression_weight, pose_weight, triangles, displacement, gradient, turn,
-    neck, translation, means, out_covars,
-):  # fmt: skip
-    M = np.empty((3, 3), np.float32)  # pose blend times local deformation
-    A = np.empty((3, 3), np.float32)
-    B = np.empty((3, 3), np.float32)
-    S = np.empty((3, 3), np.float32)
-    p = np.empty(3, np.float32)
-    for n in range(positions.shape[0]):
-        f = faces[n]
-        w, h = expression_weight[n], pose_weight[n]
-        for i in range(3):
-            moved = np.float32(0)
-            for k in range(3):
-                moved += barycentric[n, k] * displacement[triangles[f, k], i]
-            p[i] = positions[n, i] + w * moved
-        for i in range(3):
-            turned = neck[i] + translation[i]
-            for j in range(3):
-                turned += turn[i, j] * (p[j] - neck[j])
-                A[i, j] = w * gradient[f, i, j] + ((1 - w) if i == j else np.float32(0))
-                B[i, j] = h * turn[i, j] + ((1 - h) if i == j else np.float32(0))
-            means[n, i] = (1 - h) * p[i] + h * turned
-        S[0, 0], S[0, 1], S[0, 2] = covars[n, 0], covars[n, 1], covars[n, 2]
-        S[1, 0], S[1, 1], S[1, 2] = covars[n, 1], covars[n, 3], covars[n, 4]
-        S[2, 0], S[2, 1], S[2, 2] = covars[n, 2], covars[n, 4], covars[n, 5]
-        # Growth of the covariance's trace under the local deformation, before the (nearly rigid) pose blend.
-        trace = S[0, 0] + S[1, 1] + S[2, 2]
-        grown = np.float32(0)
-        for i in range(3):
-            for j in range(3):
-                row = np.float32(0)
-                for k in range(3):
-                    row += A[i, k] * S[k, j]
-                grown += row * A[i, j]
-        shrink = np.float32(1) / max(grown / max(trace, np.float32(1e-20)) / np.float32(MAX_STRETCH**2), np.float32(1))
-        for i in range(3):
-            for j in range(3):
-                M[i, j] = B[i, 0] * A[0, j] + B[i, 1] * A[1, j] + B[i, 2] * A[2, j]
-        for i in range(3):  # A is free again: A = M S
-            for j in range(3):
-                A[i, j] = (M[i, 0] * S[0, j] + M[i, 1] * S[1, j] + M[i, 2] * S[2, j]) * shrink
-        out_covars[n, 0] = A[0, 0] * M[0, 0] + A[0, 1] * M[0, 1] + A[0, 2] * M[0, 2]
-        out_covars[n, 1] = A[0, 0] * M[1, 0] + A[0, 1] * M[1, 1] + A[0, 2] * M[1, 2]
-        out_covars[n, 2] = A[0, 0] * M[2, 0] + A[0, 1] * M[2, 1] + A[0, 2] * M[2, 2]
-        out_covars[n, 3] = A[1, 0] * M[1, 0] + A[1, 1] * M[1, 1] + A[1, 2] * M[1, 2]
-        out_covars[n, 4] = A[1, 0] * M[2, 0] + A[1, 1] * M[2, 1] + A[1, 2] * M[2, 2]
-        out_covars[n, 5] = A[2, 0] * M[2, 0] + A[2, 1] * M[2, 1] + A[2, 2] * M[2, 2]

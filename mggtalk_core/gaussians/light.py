@@ -13,8 +13,8 @@ from scipy.spatial.transform import Rotation
 
 from ..geometry.mesh_raster import vertex_normals
 from ..headmodel.model import SKIN, HeadModel
-from ..rendering.kernel_cache import kernel
 from ..types import INTERIOR, VISIBLE, PointCloud
+from .frame_kernels import at_least_8, relight_points
 
 if TYPE_CHECKING:
     from .head import GaussianHead
@@ -97,15 +97,14 @@ _DIRECTIONS_PSEUDOINVERSE = np.linalg.pinv(sh_basis(_DIRECTIONS))
 
 
 class Relighter:
-    """Colours of one head as it turns under the photo's light; per frame one (N, 9) @ (9, 3) product."""
+    """Colours of one head as it turns under the photo's light; per frame nine terms per point and colour."""
 
     def __init__(self, colors: np.ndarray, normals: np.ndarray, pose_weight: np.ndarray, light: np.ndarray):
-        self._colors = colors
-        self._basis = sh_basis(normals).astype(np.float32)
+        self._count = len(colors)
         self._light = light
         self._floor = (MIN_LIGHT * np.maximum(light[0], 1e-3)).astype(np.float32)
-        self._at_rest = 1 / np.maximum(self._basis @ light, self._floor)
-        self._pose_weight = pose_weight
+        at_rest = 1 / np.maximum(sh_basis(normals).astype(np.float32) @ light, self._floor)
+        self._points = tuple(at_least_8(array) for array in (colors, normals, at_rest, pose_weight))
 
     @staticmethod
     def of(head: GaussianHead) -> Relighter:
@@ -114,20 +113,8 @@ class Relighter:
 
     def colors(self, rotation: np.ndarray) -> np.ndarray:
         """Colours (N, 3) float32 0..1 with the head turned by `rotation` (3,), axis-angle rad."""
-        light = turned_light(self._light, Rotation.from_rotvec(rotation).as_matrix()).astype(np.float32)
-        relit = np.empty_like(self._colors)
-        _relight(self._colors, self._basis, light, self._floor, self._at_rest, self._pose_weight, relit)
-        return relit
-
-
-@kernel(fastmath=True)
-def _relight(colors, basis, light, floor, at_rest, pose_weight, relit):
-    for n in range(colors.shape[0]):
-        for c in range(3):
-            shade = np.float32(0)
-            for k in range(9):
-                shade += basis[n, k] * light[k, c]
-            change = max(shade, floor[c]) * at_rest[n, c]
-            change = min(max(change, np.float32(1 / MAX_CHANGE)), np.float32(MAX_CHANGE))
-            value = colors[n, c] * (1 + pose_weight[n] * (change - 1))
-            relit[n, c] = min(max(value, np.float32(0)), np.float32(1))
+        light = turned_light(self._light, Rotation.from_rotvec(rotation).as_matrix())
+        constants = tuple(np.float32(value) for value in (*light.ravel(), *self._floor, 1 / MAX_CHANGE, MAX_CHANGE))
+        relit = np.empty_like(self._points[0])
+        relight_points(*self._points, constants, relit)
+        return relit[: self._count]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,10 +19,17 @@ from ..gaussians.head import GaussianHead
 from ..gaussians.light import Relighter
 from ..portrait.background import person_hole
 from ..types import Camera, Motion
+from .cpus import available_cpus
 from .rasterizer import choose_backend, render
 
 Background = Literal["photo", "transparent"] | tuple[float, float, float] | np.ndarray
 """The portrait's own background; nothing; a colour 0..1; or pictures (H, W, 3) or (T, H, W, 3) uint8."""
+
+_Frame = tuple[np.ndarray, np.ndarray]
+"""rgb (H, W, 3) and alpha (H, W), uint8."""
+
+MAX_WORKERS = 8
+"""Frames in the making at once; each holds some 30 MB of buffers."""
 
 PASTE_FEATHER = 0.03
 """Width of the blend at the border of the pasted crop, in crop sides: hides the small loss of sharpness in it."""
@@ -72,15 +82,43 @@ def render_frames(
     elif camera is not None and len(camera) < stop:
         raise InputError(f"{len(camera)} cameras for {stop} frames of motion; give one camera or one for each frame")
     pictures = _backgrounds(head, canvas, background, camera, stop)
-    draw = _drawer(head, backend)
+    device, backend = _backend(backend)
+    # On the CPU whole frames are the unit of parallel work: no thread ever waits for another inside a frame.
+    workers = min(available_cpus(), MAX_WORKERS, stop - start) if backend == "cpu" else 1
+    draw = _drawer(head, device, backend, threads=max(available_cpus() // workers, 1))
     deformer, relighter = HeadDeformer(head), Relighter.of(head)
-    for index in range(start, stop):
+    own = threading.local()  # each thread's deformer
+
+    def paint(index: int) -> tuple[np.ndarray, np.ndarray]:
+        if not hasattr(own, "deformer"):
+            own.deformer = deformer.twin()
         view = camera[index] if isinstance(camera, Sequence) else canvas.camera
-        means, covars = deformer.deform(motion.expression[index], motion.rotation[index], motion.translation[index])
+        means, covars = own.deformer.deform(motion.expression[index], motion.rotation[index], motion.translation[index])
         colors = relighter.colors(motion.rotation[index])
         picture = pictures[index] if pictures.ndim == 4 else pictures
         rgb, alpha = draw(means, covars, colors, view, picture)
-        yield _paste(canvas, rgb, alpha) if canvas.photo is not None else (rgb, alpha)
+        return _paste(canvas, rgb, alpha) if canvas.photo is not None else (rgb, alpha)
+
+    yield from _in_order(paint, range(start, stop), workers)
+
+
+def _in_order(paint: Callable[[int], _Frame], indices: range, workers: int) -> Iterator[_Frame]:
+    """paint(index) for all indices, in order, made by `workers` threads that run at most one frame each ahead."""
+    if workers == 1:
+        yield from map(paint, indices)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="mggtalk-frame") as pool:
+        ahead: deque[Future[_Frame]] = deque()
+        try:
+            for index in indices:
+                ahead.append(pool.submit(paint, index))
+                if len(ahead) > workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:  # an interrupted caller waits for no more than the frames already begun
+            for future in ahead:
+                future.cancel()
 
 
 class LiveRenderer:
@@ -90,7 +128,7 @@ class LiveRenderer:
         self._head = head
         self._deformer = HeadDeformer(head)
         self._relighter = Relighter.of(head)
-        self._draw = _drawer(head, backend)
+        self._draw = _drawer(head, *_backend(backend), threads=available_cpus())
         self._background = np.empty((0, 0, 3), np.uint8)
 
     def frame(
@@ -103,14 +141,19 @@ class LiveRenderer:
         return self._draw(means, covars, self._relighter.colors(rotation), camera, self._background)
 
 
-def _drawer(head: GaussianHead, backend: str):
-    """A function (means, covars, colors, camera, background) -> (rgb, alpha) uint8 for the backend that runs here."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    backend = choose_backend(device if backend in ("auto", "gsplat") else torch.device("cpu"), backend)
+def _backend(name: str) -> tuple[torch.device, str]:
+    """Where to draw and with which backend."""
+    device = torch.device("cuda" if torch.cuda.is_available() and name in ("auto", "gsplat") else "cpu")
+    backend = choose_backend(device, name)
+    return (device if backend == "gsplat" else torch.device("cpu")), backend
+
+
+def _drawer(head: GaussianHead, device: torch.device, backend: str, threads: int):
+    """A function (means, covars, colors, camera, background) -> (rgb, alpha) uint8; `threads`: of the CPU per frame."""
     if backend == "cpu":
         from .rasterize_cpu import CpuRenderer
 
-        renderer = CpuRenderer()
+        renderer = CpuRenderer(threads)
         opacities = head.opacities.numpy()
 
         def draw_cpu(means, covars, colors, camera: Camera, background: np.ndarray):
@@ -120,7 +163,6 @@ def _drawer(head: GaussianHead, backend: str):
 
         return draw_cpu
 
-    device = device if backend == "gsplat" else torch.device("cpu")
     opacities = head.opacities.to(device)
 
     def draw_torch(means, covars, colors, camera: Camera, background: np.ndarray):

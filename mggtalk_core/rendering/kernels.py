@@ -39,7 +39,7 @@ from numba.extending import intrinsic
 
 from .kernel_cache import kernel
 from .semantics import ALPHA_MAX, ALPHA_MIN, EPS2D, EXTENT, MIN_QUAT2, NEAR, T_MIN
-from .simd import F32, I16, I32, I64, U8, VF, VI, WIDTH, Lanes, Simd, array_pointer, const_i64
+from .simd import F32, I16, I32, I64, U8, VF, VI, WIDTH, Lanes, Rows, Simd, array_pointer, const_i64, dot3
 
 TILE_SHIFT = 5
 TILE = 1 << TILE_SHIFT
@@ -69,28 +69,6 @@ def tile_buffer_size(planes: int) -> int:
 # ---- projection ------------------------------------------------------------------------------------------------------
 
 
-class _Rows:
-    """The arguments of an intrinsic that works on Gaussians i .. i+7, by name."""
-
-    def __init__(self, s: Simd, context, names: list[str], signature, args):
-        self.s, self.context = s, context
-        self.value, self.kind = dict(zip(names, args)), dict(zip(names, signature.args))
-
-    def pointer(self, name: str) -> ir.Value:
-        """Start of an array argument."""
-        return array_pointer(self.context, self.s.builder, self.kind[name], self.value[name])
-
-    def at(self, name: str, stride: int, element: ir.Type = F32) -> ir.Value:
-        """Gaussian i's row of an array with `stride` elements per row."""
-        b = self.s.builder
-        start = b.bitcast(self.pointer(name), element.as_pointer())
-        return b.gep(start, [b.mul(self.value["i"], const_i64(stride))])
-
-    def fields(self, name: str, count: int) -> list[Lanes]:
-        """The columns of an (N, count) float array."""
-        return [Lanes(self.s, v) for v in self.s.load_fields(self.at(name, count), count)]
-
-
 def _rotation(quats: list[Lanes]) -> list[list[Lanes]]:
     """Rotation matrix of wxyz quaternions of any length; a zero quaternion means no rotation."""
     w, x, y, z = quats
@@ -107,11 +85,7 @@ def _rotation(quats: list[Lanes]) -> list[list[Lanes]]:
 def _covariance(quats: list[Lanes], scales: list[Lanes]) -> list[Lanes]:
     """World covariance xx, xy, xz, yy, yz, zz of R(q) diag(scale^2) R(q)^T."""
     m = [[r * scale for r, scale in zip(row, scales)] for row in _rotation(quats)]
-    return [_dot(m[a], m[b]) for a, b in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))]
-
-
-def _dot(a, b) -> Lanes:
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+    return [dot3(m[a], m[b]) for a, b in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))]
 
 
 class _View:
@@ -121,7 +95,7 @@ class _View:
         cam = [s.f32(value) for value in cgutils.unpack_tuple(s.builder, camera)]
         self.rotation = rotation = [cam[0:3], cam[4:7], cam[8:11]]
         self.fx, self.fy, cx, cy, x_min, x_max, y_min, y_max, self.width, self.height = cam[12:]
-        x, y, self.z = [_dot(row, mean) + t for row, t in zip(rotation, (cam[3], cam[7], cam[11]))]
+        x, y, self.z = [dot3(row, mean) + t for row, t in zip(rotation, (cam[3], cam[7], cam[11]))]
         self.iz = iz = 1.0 / self.z
         self.x_z, self.y_z = x * iz, y * iz
         self.u, self.v = self.fx * self.x_z + cx, self.fy * self.y_z + cy
@@ -131,10 +105,10 @@ class _View:
         self.p = [self.jx * r0 - self.jx * self.tx * r2 for r0, r2 in zip(rotation[0], rotation[2])]
         self.q = [self.jy * r1 - self.jy * self.ty * r2 for r1, r2 in zip(rotation[1], rotation[2])]
         xx, xy, xz, yy, yz, zz = cov
-        self.cov_p = [_dot(row, self.p) for row in ((xx, xy, xz), (xy, yy, yz), (xz, yz, zz))]
-        self.cov_q = [_dot(row, self.q) for row in ((xx, xy, xz), (xy, yy, yz), (xz, yz, zz))]
-        self.a, self.b = _dot(self.p, self.cov_p) + EPS2D, _dot(self.q, self.cov_p)
-        self.c = _dot(self.q, self.cov_q) + EPS2D
+        self.cov_p = [dot3(row, self.p) for row in ((xx, xy, xz), (xy, yy, yz), (xz, yz, zz))]
+        self.cov_q = [dot3(row, self.q) for row in ((xx, xy, xz), (xy, yy, yz), (xz, yz, zz))]
+        self.a, self.b = dot3(self.p, self.cov_p) + EPS2D, dot3(self.q, self.cov_p)
+        self.c = dot3(self.q, self.cov_q) + EPS2D
         self.det = self.a * self.c - self.b * self.b
         self.inv_det = 1.0 / self.det
 
@@ -152,7 +126,7 @@ def _project8(
 
     def codegen(context, builder, signature, args):
         s = Simd(builder)
-        rows = _Rows(s, context, names, signature, args)
+        rows = Rows(s, context, names, signature, args)
         at, fields = rows.at, rows.fields
         mean, color, opacity = fields("means", 3), fields("colors", n_colors), s.load(at("opacities", 1))
         if isinstance(covars, types.NoneType):
@@ -701,7 +675,7 @@ def _chain8(
 
     def codegen(context, builder, signature, args):
         s = Simd(builder)
-        rows = _Rows(s, context, names, signature, args)
+        rows = Rows(s, context, names, signature, args)
         at, fields = rows.at, rows.fields
         moment_rows = rows.pointer("moments")
         columns = []
@@ -740,8 +714,8 @@ def _chain8(
 
         # J = (jx r0 - jx tx r2; jy r1 - jy ty r2), jx = fx / z, tx = x/z unless frozen at the image's edge.
         r0, r1, r2 = view.rotation
-        g_jx, g_jy = _dot(gp, r0) - view.tx * _dot(gp, r2), _dot(gq, r1) - view.ty * _dot(gq, r2)
-        g_tx, g_ty = -(view.jx * _dot(gp, r2)), -(view.jy * _dot(gq, r2))
+        g_jx, g_jy = dot3(gp, r0) - view.tx * dot3(gp, r2), dot3(gq, r1) - view.ty * dot3(gq, r2)
+        g_tx, g_ty = -(view.jx * dot3(gp, r2)), -(view.jy * dot3(gq, r2))
         g_xz = grad_u * view.fx + view.tx.equals(view.x_z).select(g_tx, 0.0)
         g_yz = grad_v * view.fy + view.ty.equals(view.y_z).select(g_ty, 0.0)
         g_z = -(g_xz * view.x_z + g_yz * view.y_z + g_jx * view.jx + g_jy * view.jy) * view.iz
@@ -752,7 +726,7 @@ def _chain8(
         def store(name: str, columns: list[Lanes]) -> None:
             s.store_fields([drawn.select(column, 0.0).value for column in columns], at(name, len(columns)))
 
-        store("grad_means", [_dot([r0[k], r1[k], r2[k]], g_camera) for k in range(3)])
+        store("grad_means", [dot3([r0[k], r1[k], r2[k]], g_camera) for k in range(3)])
         s.store(drawn.select(h / s.load(at("opacities", 1)), 0.0), at("grad_opacities", 1))
         store("grad_colors", plane_gradients[:n_colors])
         if not from_quats:
@@ -763,10 +737,10 @@ def _chain8(
         # cov = M M^T, M = R diag(scale): dM = 2 dcov M.
         R = _rotation(quat)
         M = [[R[r][k] * scale[k] for k in range(3)] for r in range(3)]
-        gM = [[_dot(grad_cov[r], [M[0][k], M[1][k], M[2][k]]) * 2.0 for k in range(3)] for r in range(3)]
-        store("grad_scales", [_dot([gM[0][k], gM[1][k], gM[2][k]], [R[0][k], R[1][k], R[2][k]]) for k in range(3)])
+        gM = [[dot3(grad_cov[r], [M[0][k], M[1][k], M[2][k]]) * 2.0 for k in range(3)] for r in range(3)]
+        store("grad_scales", [dot3([gM[0][k], gM[1][k], gM[2][k]], [R[0][k], R[1][k], R[2][k]]) for k in range(3)])
         m = [[gM[r][k] * scale[k] for k in range(3)] for r in range(3)]  # dL/dR
-        length2 = _dot(quat[1:], quat[1:]) + quat[0] * quat[0]
+        length2 = dot3(quat[1:], quat[1:]) + quat[0] * quat[0]
         inverse = (length2 > MIN_QUAT2).select(1.0 / s.sqrt(length2), 0.0)
         w, x, y, z = [component * inverse for component in quat]
         g = [

@@ -22,17 +22,13 @@ import torch
 
 from ..errors import InputError
 from . import kernels
+from .cpus import available_cpus
 from .kernels import TILE
 
 BANDS_PER_THREAD = 2
 BAND_OVERHEAD = 200  # cost of an empty tile row, in 8-pixel groups
 MAX_PAIRS = 1 << 29  # entries of one band's list (2 GB); reached only by millions of huge Gaussians
 PARALLEL_FROM = 2000  # Gaussians; below, handing work to threads costs more than it saves
-
-
-def available_cpus() -> int:
-    """CPUs this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_threads(n: int) -> int:

@@ -278,3 +278,51 @@ EXP2_POLYNOMIAL = (1.53458124e-4, 1.33999309e-3, 9.61848907e-3, 0.0555032864, 0.
 def array_pointer(context, builder, array_type, array) -> ir.Value:
     """The data pointer of a numba array argument."""
     return make_array(array_type)(context, builder, array).data
+
+
+def dot3(a: list[Lanes], b: list[Lanes]) -> Lanes:
+    """a . b of two 3-vectors of lanes."""
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+class Rows:
+    """The arguments of an intrinsic that works on rows i .. i+7 of its arrays, by name (one of them is "i")."""
+
+    def __init__(self, s: Simd, context, names: list[str], signature, args):
+        self.s, self.context = s, context
+        self.value, self.kind = dict(zip(names, args)), dict(zip(names, signature.args))
+
+    def pointer(self, name: str) -> ir.Value:
+        """Start of an array argument."""
+        return array_pointer(self.context, self.s.builder, self.kind[name], self.value[name])
+
+    def at(self, name: str, stride: int, element: ir.Type = F32) -> ir.Value:
+        """Row i of an array with `stride` elements per row."""
+        b = self.s.builder
+        start = b.bitcast(self.pointer(name), element.as_pointer())
+        return b.gep(start, [b.mul(self.value["i"], const_i64(stride))])
+
+    def fields(self, name: str, count: int) -> list[Lanes]:
+        """The columns of an (N, count) float array."""
+        return [Lanes(self.s, v) for v in self.s.load_fields(self.at(name, count), count)]
+
+    def store(self, name: str, columns: list[Lanes]) -> None:
+        """Write the columns of an (N, len(columns)) float array."""
+        self.s.store_fields([column.value for column in columns], self.at(name, len(columns)))
+
+    def gather(self, table: str, index: str, length: int) -> list[Lanes]:
+        """table[index[i .. i+7]]: the columns of eight scattered rows of a (?, length) float array, length % 8 == 0.
+
+        Eight whole-row loads and a transpose are cheaper than one gather instruction per column.
+        """
+        s, b = self.s, self.s.builder
+        indices, start = self.at(index, 1, I32), self.pointer(table)
+        rows = []
+        for lane in range(WIDTH):
+            row = b.sext(b.load(b.gep(indices, [const_i64(lane)])), I64)
+            rows.append(b.gep(start, [b.mul(row, const_i64(length))]))
+        columns = []
+        for block in range(0, length, WIDTH):
+            loaded = [s.load(b.gep(row, [const_i64(block)])).value for row in rows]
+            columns += [Lanes(s, v) for v in s.transpose(loaded)]
+        return columns
