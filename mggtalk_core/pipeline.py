@@ -133,7 +133,7 @@ def render_video(
     seconds = {} if seconds is None else seconds
     with _timed(seconds, "build"):
         head = build_head(read_photo(image), model=load_model(checkpoint), size=size, face_index=face_index)
-    motion = onto_portrait(motion, head.source_expression.numpy())
+    motion = onto_portrait(motion, head)
     if camera == "orbit":
         camera = orbit_cameras(head.camera.resized(size, size), len(motion), motion.fps)
     record = make_provenance(

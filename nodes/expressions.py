@@ -113,8 +113,19 @@ def for_head(motion: Motion | None, head: GaussianHead) -> Motion:
     source = head.source_expression.numpy()
     if isinstance(motion, FittedMotion):
         return motion
-    fitted = replace(still(), expression=source[None].copy()) if motion is None else onto_portrait(motion, source)
+    fitted = replace(still(), expression=source[None].copy()) if motion is None else onto_portrait(motion, head)
     return FittedMotion(**vars(fitted))
+
+
+def frame_of(motion: Motion, index: int) -> Motion:
+    """One frame of a motion."""
+    one = slice(index, index + 1)
+    return replace(
+        motion,
+        expression=motion.expression[one],
+        rotation=motion.rotation[one],
+        translation=motion.translation[one],
+    )
 
 
 def parse_timeline(text: str, fps: float) -> Motion:

@@ -258,7 +258,7 @@ def cross_reenactment(
     for clip in find_clips(videos):
         rate = float(VideoReader(clip).fps) / every
         tracked = track_video(sampled_frames(clip, every, frames), rate, missing="previous", smoothing=0)
-        motion = onto_portrait(tracked, head.source_expression.numpy())
+        motion = onto_portrait(tracked, head)
         rigid = replace(motion, expression=np.broadcast_to(head.source_expression.numpy(), motion.expression.shape))
         rows: dict[str, list[dict[str, float]]] = {"full": [], "rigid head": []}
         with FaceTracker() as tracker:

@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..headmodel.arkit import ARKIT_NAMES
+from ..gaussians.head import GaussianHead
+from ..headmodel.arkit import ARKIT_INDEX, ARKIT_NAMES
+from ..headmodel.model import load_head_model
 from ..types import Motion
+from .audio.mouth import LEFT_EYE, LOWER_LIP, RIGHT_EYE, UPPER_LIP, mouth_rig
 
 _SPEECH = ("jaw", "mouth", "tongue")
 _MOOD = ("mouthSmile", "mouthFrown", "mouthDimple")
@@ -16,13 +19,14 @@ KEPT_MOOD = 0.5
 """How much of a photo's smile stays while its person speaks: all of it would leave no lips to close."""
 
 
-def onto_portrait(motion: Motion, source_expression: np.ndarray) -> Motion:
-    """The motion with the portrait's own expression (52,) kept where speech does not need the face.
+def onto_portrait(motion: Motion, head: GaussianHead) -> Motion:
+    """The motion with the portrait's own expression kept where speech does not need the face, and its lips made to meet.
 
     Jaw and lips go where the motion says. Smile, frown and dimples keep part of the portrait's. Eyes, brows, cheeks and
-    nose start from the portrait's, and the motion uses up what is left of their range.
+    nose start from the portrait's, and the motion uses up what is left of their range. Then jaw and lips are corrected
+    so that this person's lip gap is the one the motion has on the average head: closed stays closed on an open smile.
     """
-    source = np.asarray(source_expression, np.float32)
+    source = head.source_expression.numpy()
     expression = np.empty_like(motion.expression)
     for index, name in enumerate(ARKIT_NAMES):
         wanted = motion.expression[:, index]
@@ -32,4 +36,25 @@ def onto_portrait(motion: Motion, source_expression: np.ndarray) -> Motion:
             expression[:, index] = wanted
         else:
             expression[:, index] = source[index] + (1 - source[index]) * wanted
+    missing = mouth_rig().aperture_of(motion.expression) - lip_aperture(head, expression)
+    _, gap = _lip_gaps(head)
+    jaw, close = ARKIT_INDEX["jawOpen"], ARKIT_INDEX["mouthClose"]
+    expression[:, jaw] += np.maximum(missing, 0) / gap[jaw]
+    expression[:, close] += np.minimum(missing, 0) / gap[close]
     return replace(motion, expression=expression.clip(0, 1))
+
+
+def lip_aperture(head: GaussianHead, expression: np.ndarray) -> np.ndarray:
+    """Lip gap (T,) of a head with expressions (T, 52), in distances between the outer eye corners."""
+    rest, change = _lip_gaps(head)
+    return rest + (expression - head.source_expression.numpy()) @ change
+
+
+def _lip_gaps(head: GaussianHead) -> tuple[float, np.ndarray]:
+    """The portrait's own lip gap, and its change per unit of each action (52,), in outer eye corner distances."""
+    model = load_head_model()
+    rest = model.landmarks_of(head.vertices.numpy())
+    actions = model.landmarks_of(head.expression_basis.numpy())
+    eyes = np.linalg.norm(rest[LEFT_EYE] - rest[RIGHT_EYE])
+    change = (actions[:, LOWER_LIP, 1] - actions[:, UPPER_LIP, 1]) / eyes
+    return float(rest[LOWER_LIP, 1] - rest[UPPER_LIP, 1]) / eyes, change

@@ -12,12 +12,27 @@ CROP_RAISE = 0.08
 """How far above the face's centre the crop is centred (hair needs more room than the neck), in face sizes."""
 
 
+MIN_CROP_HALF_SIDE = 0.85
+"""How far the crop may shrink to stay inside the photo: below, chin and hair would touch its border."""
+
+
 def face_crop_box(landmarks: np.ndarray) -> tuple[np.ndarray, float]:
     """Centre (2,) and side, photo pixels, of the square crop around landmarks (478, 2)."""
     low, high = landmarks[:468, :2].min(0), landmarks[:468, :2].max(0)
     size = float((high - low).max())
     centre = (low + high) / 2 - np.array([0, CROP_RAISE * size])
     return centre, 2 * CROP_HALF_SIDE * size
+
+
+def crop_box_inside(landmarks: np.ndarray, width: int, height: int) -> tuple[np.ndarray, float]:
+    """The same, moved and a little reduced where that keeps it inside a photo (height, width): no invented borders."""
+    centre, side = face_crop_box(landmarks)
+    smallest = side * MIN_CROP_HALF_SIDE / CROP_HALF_SIDE
+    side = max(smallest, min(side, width, height))
+    for axis, length in ((0, width), (1, height)):
+        if side <= length:
+            centre[axis] = np.clip(centre[axis], side / 2, length - side / 2)
+    return centre, side
 
 
 def cut_square(photo: np.ndarray, centre: np.ndarray, side: float, size: int) -> tuple[np.ndarray, np.ndarray]:
