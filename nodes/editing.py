@@ -47,6 +47,7 @@ class ExpressionEditor(io.ComfyNode):
             ],
             outputs=[types.Motion.Output(display_name="motion", tooltip="For the render nodes and Save Motion.")],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )
 
     @classmethod
@@ -60,12 +61,11 @@ class ExpressionEditor(io.ComfyNode):
     @classmethod
     def execute(cls, mode, expression, head=None, motion=None) -> io.NodeOutput:
         edit = expressions.parse_edit(expression)
-        if head is not None:
-            motion = expressions.for_head(motion, head)
-            viewer.publish(cls.hidden.unique_id, head, motion)
-        elif motion is None:
-            motion = expressions.still()
-        return io.NodeOutput(expressions.apply_edit(motion, edit, mode))
+        if head is None:
+            return io.NodeOutput(expressions.apply_edit(motion or expressions.still(), edit, mode))
+        motion = expressions.for_head(motion, head)
+        view = viewer.publish(cls.hidden.unique_id, head, motion)
+        return io.NodeOutput(expressions.apply_edit(motion, edit, mode), ui=view)
 
 
 class PreviewHead(io.ComfyNode):
@@ -143,8 +143,8 @@ class PreviewHead(io.ComfyNode):
                 f"Preview Head, input 'frame': frame {frame} does not exist, the motion has {len(motion)} frames "
                 f"(0 to {len(motion) - 1})"
             )
-        shown = None if audio is None else ui.PreviewAudio(audio, cls=cls)
-        viewer.publish(cls.hidden.unique_id, head, motion, None if shown is None else viewer.sound_address(shown))
+        sound = None if audio is None else viewer.sound_address(ui.PreviewAudio(audio, cls=cls))
+        view = viewer.publish(cls.hidden.unique_id, head, motion, sound)
         camera = cameras.around_head(head.camera.resized(size, size), yaw, pitch, distance)
         rgb, alpha = next(render_frames(head, motion, camera=camera, size=size, start=frame, count=1))
-        return io.NodeOutput(host.image_from(rgb), host.mask_from(alpha))
+        return io.NodeOutput(host.image_from(rgb), host.mask_from(alpha), ui=view)

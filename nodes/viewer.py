@@ -1,8 +1,9 @@
-"""The live view in the page: a small route that renders heads of this session with our own renderer.
+"""The live view in the page: a small route that renders the heads of this session with our own renderer.
 
-A node publishes its head here and tells the page that queued it a random token over the websocket. Only requests that
-carry the token, come from ComfyUI's own page and name nothing but numbers are answered. Heads are freed when the page
-closes them, when its connection is gone, or when newer ones need the room.
+A node that shows a head returns a random token among its UI results, which ComfyUI sends to the page that queued the
+run (again, when the run was cached). Only requests that carry a token, come from ComfyUI's own page and name nothing
+but numbers are answered. The route keeps no head alive: it knows them as long as ComfyUI's cache holds them, and frees
+what it made to render them a minute after the last picture.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import io
 import secrets
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlparse
 
 import numpy as np
@@ -26,54 +29,74 @@ from ..mggtalk_core.gaussians.head import GaussianHead
 from ..mggtalk_core.types import Motion
 from . import cameras, expressions
 
-MAX_VIEWS = 6
-"""Heads kept for live views: a 512 head with its renderer takes about 60 MB."""
+if TYPE_CHECKING:
+    from ..mggtalk_core.rendering.frames import LiveRenderer
 
-GONE_SECONDS = 60.0
-"""A page that was reloaded is back sooner than this; after it, a view without its page is freed."""
+IDLE_SECONDS = 60.0
+"""How long a renderer (about 40 MB for a 512 head) waits for the next request."""
 
+MAX_RENDERERS = 3
 MAX_BODY = 16_384
 SIDES = range(64, 1025)
 
 
-@dataclass
+@dataclass(frozen=True)
 class View:
     """A head some page looks at."""
 
-    client: str  # the page's websocket id
     node: str
-    head: GaussianHead
+    head: weakref.ReferenceType[GaussianHead]
     motion: Motion
-    seen: float = field(default_factory=time.monotonic)
-    lock: threading.Lock = field(default_factory=threading.Lock)  # the renderer is not for several threads
-    renderer: object = None  # LiveRenderer, made by the first request
 
 
-_views: OrderedDict[str, View] = OrderedDict()  # token -> view, least recently used first
+@dataclass
+class Renderer:
+    """What draws a view; not for several threads at once."""
+
+    live: LiveRenderer
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    used: float = field(default_factory=time.monotonic)
 
 
-def publish(node_id: str, head: GaussianHead, motion: Motion, sound: str | None = None) -> None:
-    """Lets the page that queued this run look at a head; replaces what the node showed before.
+_views: dict[str, View] = {}  # token -> view, gone with its head
+_renderers: OrderedDict[str, Renderer] = OrderedDict()  # token -> renderer, least recently used first
+
+
+def publish(node_id: str, head: GaussianHead, motion: Motion, sound: str | None = None) -> dict:
+    """UI results that let the page look at a head; they replace what the node showed of this head before.
 
     `sound` is the address of the sound to play with the motion.
     """
-    server = PromptServer.instance
-    if server.client_id is None:  # queued by a script: nobody looks
-        return
-    _free(lambda view: view.client == server.client_id and view.node == node_id)
-    _free(lambda view: view.client not in server.sockets and time.monotonic() - view.seen > GONE_SECONDS)
+    for token in [token for token, view in _views.items() if view.node == node_id and view.head() is head]:
+        _forget(token)
     token = secrets.token_urlsafe(24)
-    _views[token] = View(server.client_id, node_id, head, motion)
-    while len(_views) > MAX_VIEWS:
-        _views.popitem(last=False)
-    message = {"node": node_id, "token": token, "frames": len(motion), "fps": motion.fps, "sound": sound}
-    server.send_sync("mggtalk.view", message, server.client_id)
+    _views[token] = View(node_id, weakref.ref(head), motion)
+    weakref.finalize(head, _forget, token).atexit = False
+    return {"mggtalk_view": [{"token": token, "frames": len(motion), "fps": motion.fps, "sound": sound}]}
 
 
-def _free(unwanted) -> None:
-    """Drops the views for which `unwanted(view)` holds."""
-    for token in [token for token, view in _views.items() if unwanted(view)]:
-        del _views[token]
+def _forget(token: str) -> None:
+    _views.pop(token, None)
+    _renderers.pop(token, None)
+
+
+def _drop_idle() -> None:
+    """Frees renderers nobody asked for lately."""
+    limit = time.monotonic() - IDLE_SECONDS
+    for token in [token for token, renderer in _renderers.items() if renderer.used <= limit]:
+        del _renderers[token]
+
+
+def _renderer(token: str, head: GaussianHead) -> Renderer:
+    """The view's renderer, made if need be."""
+    from ..mggtalk_core.rendering.frames import LiveRenderer  # compiles kernels: not while ComfyUI starts
+
+    renderer = _renderers.get(token) or _renderers.setdefault(token, Renderer(LiveRenderer(head)))
+    _renderers.move_to_end(token)
+    while len(_renderers) > MAX_RENDERERS:
+        _renderers.popitem(last=False)
+    renderer.used = time.monotonic()
+    return renderer
 
 
 def own_page(request: web.Request) -> bool:
@@ -84,64 +107,57 @@ def own_page(request: web.Request) -> bool:
     return origin is None or urlparse(origin).netloc.lower() == request.headers.get("Host", "").lower()
 
 
-def _view_of(request: web.Request) -> View:
-    """The view a request's token names.
+def _token_of(request: web.Request) -> str:
+    """The token of a request from our own page.
 
     Raises HTTPForbidden for foreign pages and HTTPNotFound for unknown tokens.
     """
     if not own_page(request) or request.content_type != "application/json":
         raise web.HTTPForbidden(text="Only ComfyUI's own page may look at heads.")
     token = request.match_info["token"]
-    view = _views.get(token)
-    if view is None:
+    if token not in _views:
         raise web.HTTPNotFound(text="This head is no longer in memory; queue the workflow again.")
-    _views.move_to_end(token)
-    view.seen = time.monotonic()
-    return view
+    return token
 
 
 async def render_view(request: web.Request) -> web.Response:
     """POST /mggtalk/view/{token}: one picture as JPEG."""
-    view = _view_of(request)
+    token = _token_of(request)
     if (request.content_length or MAX_BODY + 1) > MAX_BODY:
         raise web.HTTPRequestEntityTooLarge(MAX_BODY, request.content_length or 0)
+    loop = asyncio.get_running_loop()
     try:
-        wish = await request.json()
-        picture = await asyncio.get_running_loop().run_in_executor(None, _render, view, wish)
-    except (InputError, KeyError, TypeError, ValueError) as error:
+        picture = await loop.run_in_executor(None, _render, token, await request.json())
+    except (KeyError, TypeError, ValueError) as error:  # a body of other shape; InputError is a ValueError
         raise web.HTTPBadRequest(text=str(error)) from None
+    loop.call_later(IDLE_SECONDS, _drop_idle)
     return web.Response(body=picture, content_type="image/jpeg", headers={"Cache-Control": "no-store"})
 
 
 async def close_view(request: web.Request) -> web.Response:
-    """POST /mggtalk/view/{token}/close: the page needs the head no more."""
-    view = _view_of(request)
-    _free(lambda other: other is view)
+    """POST /mggtalk/view/{token}/close: the page shows the head no more."""
+    _renderers.pop(_token_of(request), None)
     return web.Response()
 
 
-def _render(view: View, wish: dict) -> bytes:
+def _render(token: str, wish: dict) -> bytes:
     """The picture a page wishes for: {frame, yaw, pitch, distance, size} and, from the editor, {expression, mode}."""
-    from ..mggtalk_core.rendering.frames import LiveRenderer
-
+    view = _views[token]
+    head = view.head()
     size, frame = int(wish["size"]), int(wish["frame"])
     if size not in SIDES or not 0 <= frame < len(view.motion):
         raise InputError(f"size {size} or frame {frame} is out of range")
     yaw, pitch = (float(np.clip(wish[name], -90, 90)) for name in ("yaw", "pitch"))
     distance = float(np.clip(wish["distance"], 0.3, 4))
-    part = slice(frame, frame + 1)
-    motion = Motion(
-        view.motion.expression[part], view.motion.rotation[part], view.motion.translation[part], view.motion.fps
-    )
+    motion = expressions.frame_of(view.motion, frame)
     if "expression" in wish:
         if wish["mode"] not in expressions.MODES:
             raise InputError(f"mode {wish['mode']!r} is not one of {', '.join(expressions.MODES)}")
         motion = expressions.apply_edit(motion, expressions.parse_edit(wish["expression"]), wish["mode"])
-    camera = cameras.around_head(view.head.camera.resized(size, size), yaw, pitch, distance)
-    with view.lock:
-        if view.renderer is None:
-            view.renderer = LiveRenderer(view.head)
-        rgb, _ = view.renderer.frame(motion.expression[0], motion.rotation[0], motion.translation[0], camera)
+    camera = cameras.around_head(head.camera.resized(size, size), yaw, pitch, distance)
+    renderer = _renderer(token, head)
+    with renderer.lock:
+        rgb, _ = renderer.live.frame(motion.expression[0], motion.rotation[0], motion.translation[0], camera)
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "JPEG", quality=88)
     return buffer.getvalue()

@@ -1,8 +1,9 @@
 """Stand-in for ComfyUI's folders; a test points `base_path` at a folder of its own."""
 
 import os
+import tempfile
 
-base_path = os.getcwd()
+base_path = tempfile.mkdtemp(prefix="comfy_double_")
 models_dir = os.path.join(base_path, "models")
 folder_names_and_paths = {}
 

@@ -48,6 +48,15 @@ function setWidget(node, name, value) {
     target.callback?.(value);
 }
 
+// Widgets are written when a drag pauses: each write makes the page draw the whole node again.
+function settled(write, wait = 150) {
+    let timer = null;
+    return (value) => {
+        clearTimeout(timer);
+        timer = setTimeout(() => write(value), wait);
+    };
+}
+
 function attach(node, view) {
     node.mggtalk = view;
     view.onLost = () => remember(node.id, undefined);
@@ -66,28 +75,31 @@ function attach(node, view) {
 }
 
 function addEditor(node) {
-    const view = new HeadView(api, {
-        request: () => ({ expression: widget(node, "expression").value, mode: widget(node, "mode").value }),
+    const write = settled((edit) => setWidget(node, "expression", JSON.stringify(edit)));
+    const panel = new ExpressionPanel((edit) => {
+        view.render();
+        write(edit);
     });
-    const panel = new ExpressionPanel((edit) => setWidget(node, "expression", JSON.stringify(edit)));
-    const refresh = () => {
-        panel.show(widget(node, "expression").value, widget(node, "mode").value);
+    const view = new HeadView(api, {
+        request: () => ({ expression: JSON.stringify(panel.edit), mode: panel.mode }),
+    });
+    view.refresh = () => {
+        panel.read(widget(node, "expression").value, widget(node, "mode").value);
         view.render();
     };
-    view.refresh = refresh;
-    onChange(node, "expression", refresh);
-    onChange(node, "mode", refresh);
+    onChange(node, "expression", view.refresh);
+    onChange(node, "mode", view.refresh);
     view.element.append(panel.element);
     addElement(node, view.element, 640);
     attach(node, view);
-    refresh();
+    view.refresh();
 }
 
 function addPreview(node) {
-    const view = new HeadView(api, {
-        camera: (name, value) => setWidget(node, name, value),
-        frame: (index) => setWidget(node, "frame", index),
+    const write = settled((values) => {
+        for (const [name, value] of Object.entries(values)) setWidget(node, name, value);
     });
+    const view = new HeadView(api, { moved: write });
     view.refresh = () => {
         view.moveTo({
             frame: widget(node, "frame").value,
@@ -105,10 +117,14 @@ function addPreview(node) {
 app.registerExtension({
     name: "MGGTalk.Views",
     setup() {
-        api.addEventListener("mggtalk.view", ({ detail }) => {
-            remember(detail.node, detail);
-            const node = app.graph.getNodeById(Number(detail.node)) ?? app.graph.getNodeById(detail.node);
-            node?.mggtalk?.open(detail);
+        // sent when a node ran, and again when a run finds it cached
+        api.addEventListener("executed", ({ detail }) => {
+            const view = detail.output?.mggtalk_view?.at(-1);
+            if (!view) return;
+            const id = detail.display_node ?? detail.node;
+            remember(id, view);
+            const node = app.graph.getNodeById(Number(id)) ?? app.graph.getNodeById(id);
+            node?.mggtalk?.open(view);
         });
     },
     nodeCreated(node) {

@@ -103,19 +103,24 @@ export class ExpressionPanel {
 
     #set(edit) {
         this.edit = edit;
+        this.#show();
         this.changed(edit);
     }
 
-    // Puts the controls where the node's widgets are.
-    show(text, mode) {
+    // Takes over what the node's widgets hold.
+    read(text, mode) {
         this.edit = parse(text);
         this.mode = mode;
+        this.#show();
+    }
+
+    #show() {
         for (const [name, { label, input, value }] of Object.entries(this.sliders)) {
-            const angle = name.startsWith("head");
-            const [low, high] = angle && mode !== "multiply" ? [-DEGREES, DEGREES] : RANGE[mode];
-            Object.assign(input, { min: low, max: high, step: angle && mode !== "multiply" ? 0.5 : 0.01 });
+            const angle = name.startsWith("head") && this.mode !== "multiply";
+            const [low, high] = angle ? [-DEGREES, DEGREES] : RANGE[this.mode];
+            Object.assign(input, { min: low, max: high, step: angle ? 0.5 : 0.01 });
             const given = name in this.edit;
-            input.value = given ? this.edit[name] : NEUTRAL[mode];
+            input.value = given ? this.edit[name] : NEUTRAL[this.mode];
             value.textContent = given ? String(this.edit[name]) : "–";
             label.classList.toggle("set", given);
         }

@@ -35,10 +35,10 @@ export function make(tag, properties = {}, ...children) {
 }
 
 export class HeadView {
-    // `request` gives what is sent besides camera and frame; `camera` and `frame` are told what the user chose.
-    constructor(api, { request = () => ({}), camera = () => {}, frame = () => {} } = {}) {
+    // `request` gives what is sent besides camera and frame; `moved` is told {frame, yaw, pitch, distance} the user chose.
+    constructor(api, { request = () => ({}), moved = () => {} } = {}) {
         addStyleOnce();
-        Object.assign(this, { api, request, tellCamera: camera, tellFrame: frame });
+        Object.assign(this, { api, request, moved });
         this.yaw = this.pitch = this.frame = 0;
         this.distance = 1;
         this.view = null; // what the server told: token, frames, fps, sound
@@ -82,7 +82,7 @@ export class HeadView {
         this.scrub.addEventListener("input", () => {
             this.pause();
             this.#showFrame(Number(this.scrub.value));
-            this.tellFrame(this.frame);
+            this.#tell();
         });
         this.playButton.addEventListener("click", () => (this.playing ? this.pause() : this.play()));
     }
@@ -92,8 +92,13 @@ export class HeadView {
         this.yaw = Math.round(limit(yaw, -90, 90) * 10) / 10;
         this.pitch = Math.round(limit(pitch, -90, 90) * 10) / 10;
         this.distance = Math.round(limit(distance, 0.3, 4) * 100) / 100;
-        for (const name of ["yaw", "pitch", "distance"]) this.tellCamera(name, this[name]);
+        this.#tell();
         this.render();
+    }
+
+    #tell() {
+        const { frame, yaw, pitch, distance } = this;
+        this.moved({ frame, yaw, pitch, distance });
     }
 
     #showFrame(index) {
@@ -112,6 +117,7 @@ export class HeadView {
 
     // Shows the head the server offers: {token, frames, fps, sound}.
     open(view) {
+        if (this.view?.token === view.token) return;
         this.pause();
         this.view = view;
         this.scrub.max = view.frames - 1;
@@ -150,7 +156,7 @@ export class HeadView {
         this.playing = false;
         this.playButton.textContent = "▶";
         this.sound.pause();
-        this.tellFrame(this.frame);
+        this.#tell();
     }
 
     // Asks for a new picture; while one is on its way only the newest wish is kept.
