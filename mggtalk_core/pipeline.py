@@ -46,7 +46,7 @@ def build_head(
     """
     model = model or MGGTalkModel()
     portrait = analyze_portrait(photo, size=size, face_index=face_index)
-    depth_map = estimate_depth(portrait)
+    depth_map = estimate_depth(portrait, model=model)
     points = build_points(portrait, depth_map)
     visible = predict_visible(model, points)
     return predict_invisible(model, visible)

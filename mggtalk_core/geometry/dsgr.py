@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from ..headmodel.model import load_head_model
+from ..model import MGGTalkModel
 from ..types import DepthMap, PointCloud, Portrait
 from .depth import head_prior_depth
 from .interior import interior_points
+from .refine import refine_depth
 from .surfels import visible_points
 from .symmetry import concatenate, symmetric_points
 
+HEAD_PRIOR = "head prior"
 
-def estimate_depth(portrait: Portrait) -> DepthMap:
-    """Depth, normals and head-model binding of the portrait's person (paper: Depth Est.)."""
-    return head_prior_depth(portrait)
+
+def estimate_depth(portrait: Portrait, *, source: str = HEAD_PRIOR, model: MGGTalkModel | None = None) -> DepthMap:
+    """Depth, normals and head-model binding of the portrait's person (paper: Depth Est., Surface Rec., Geo. Refine).
+
+    `source` is "head prior", or a transformers depth model (folder or hub id) that shapes hair, ears and shoulders;
+    `model` refines the result if it has a network for that.
+
+    Raises:
+        InputError: the depth model can't be used.
+    """
+    depth_map = head_prior_depth(portrait)
+    if source != HEAD_PRIOR:
+        from .depth_models import model_depth
+
+        depth_map = model_depth(portrait, depth_map, source)
+    if model is not None and model.geo_refine is not None:
+        depth_map = refine_depth(model.geo_refine, portrait, depth_map)
+    return depth_map
 
 
 def build_points(
