@@ -95,7 +95,8 @@ def test_a_face_that_is_not_there_is_refused(index):
     [
         ("n01_no_face_coffee.png", "no face"), ("n02_cat.jpg", "no face|not look like"),
         ("p22_rotated90.jpg", "turned"), ("p23_tiny96.png", "pixels large"), ("p24_rgba.png", None),
-        ("p11_man_grayscale.jpg", None), ("p21_two_faces_composite.jpg", "2 faces"), ("p20_two_people_wide.jpg", "faces"),
+        ("p11_man_grayscale.jpg", None), ("p21_two_faces_composite.jpg", "2 faces"),
+        ("p20_two_people_wide.jpg", "faces"),
     ],
 )  # fmt: skip
 def test_odd_photos_are_refused_or_warned_about(name, outcome):
