@@ -7,9 +7,10 @@ import scipy.sparse as sparse
 from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, gaussian_filter, zoom
 from scipy.sparse.linalg import spsolve
 
+from ..headmodel.landmarks import OVAL
 from ..headmodel.model import HeadModel, load_head_model
 from ..types import DepthMap, Portrait
-from .binding import bind_pixels
+from .binding import bind_pixels, polygon_mask
 from .mesh_raster import vertex_normals
 from .projection import to_camera
 
@@ -18,6 +19,12 @@ SILHOUETTE_DEPTH = 0.075
 
 GRAZING = 0.3
 """Cosine of the viewing angle below which the head model's own depth is not used (it may be under hair)."""
+
+OUTLINE_GROWTH = 1.04
+"""The tracked face outline lies a little inside the face's edge."""
+
+NECK_HALF_WIDTH = 0.045
+"""The neck is taken to be bare this far to both sides of its middle, metres."""
 
 SOLVE_SIZE = 128
 """Grid side on which the silhouette is rounded: it is smooth, so it needs no more."""
@@ -39,6 +46,7 @@ def head_prior_depth(portrait: Portrait) -> DepthMap:
     facing = np.zeros((size, size), np.float32)
     facing[on_model] = -(normals[head.faces[face[on_model]]] * barycentric[on_model][..., None]).sum(1)[:, 2]
     known = on_model & person & (facing > GRAZING) & binary_erosion(on_model, np.ones((5, 5)))
+    known &= _bare(portrait, head, face, barycentric)
 
     outline_depth = portrait.camera.viewmat[2, 3] + SILHOUETTE_DEPTH
     rise = np.where(known, np.maximum(outline_depth - np.where(known, head_depth, outline_depth), 0) ** 2, 0.0)
@@ -95,6 +103,20 @@ def pixel_tangents(depth: np.ndarray, K: np.ndarray, max_slope: np.ndarray) -> t
     along_rows = ray * minmod(0)[..., None]
     along_rows[..., 1] += footprint
     return along_columns, along_rows
+
+
+def _bare(portrait: Portrait, head: HeadModel, face: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
+    """Pixels (S, S) bool where skin is the surface: the face inside its outline, and the middle of the neck.
+
+    Ears, scalp and the sides of the neck may lie under hair, a scarf or a collar, whose depth is another.
+    """
+    outline = portrait.landmarks[list(OVAL)]
+    centre = outline.mean(0)
+    face_area = polygon_mask(centre + (outline - centre) * OUTLINE_GROWTH, portrait.image.shape[0])
+    position = (portrait.vertices[head.faces[face]] * barycentric[..., None]).sum(2)
+    chin_height = head.landmarks_of(portrait.vertices)[152, 1]
+    neck = (np.abs(position[..., 0]) < NECK_HALF_WIDTH) & (position[..., 1] > chin_height)
+    return face_area | neck
 
 
 def _person(portrait: Portrait, head: HeadModel, face: np.ndarray) -> np.ndarray:
