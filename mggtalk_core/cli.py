@@ -117,6 +117,10 @@ def _picture_options(parser: argparse.ArgumentParser, fps: bool = True, seed: bo
     parser.add_argument("--framing", choices=("crop", "paste"), default="crop", help="the head, or the whole photo")
     parser.add_argument("--background", default="photo", help="photo, or a colour as #rrggbb (%(default)s)")
     parser.add_argument("--face", type=int, default=0, help="which face, 0 is the largest (%(default)s)")
+    parser.add_argument(
+        "--more-images", nargs="+", default=[], metavar="IMAGE", help="further photos of the same person"
+    )
+    parser.add_argument("--video-source", metavar="VIDEO", help="a short clip of the same person, used like photos")
     parser.add_argument("--checkpoint", help="weights to use instead of those that ship")
     parser.add_argument("--no-provenance", action="store_true", help="don't say in the file that it is generated")
     parser.add_argument("--c2pa-certificate", metavar="PEM", help="sign with C2PA: your certificate chain")
@@ -206,6 +210,8 @@ def _render_arguments(options: argparse.Namespace) -> dict:
         framing=options.framing,
         background=_background(options.background),
         face_index=options.face,
+        further_images=options.more_images,
+        video_source=options.video_source,
         checkpoint=options.checkpoint,
         provenance=not options.no_provenance,
         progress=_Progress(),
@@ -360,6 +366,10 @@ def _readable(command: str, report: dict) -> str:
         from .evaluation.tables import markdown
 
         return markdown(report)
+    if command == "benchmark":
+        from .benchmark import table
+
+        return table(report)
     return _lines(report)
 
 

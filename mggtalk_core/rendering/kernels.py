@@ -206,6 +206,26 @@ def project(
 
 
 @kernel
+def radix_pass(n, lowest, shift, keys, ids, keys_out, ids_out, histogram):
+    """One stable counting sort of n (key, id) pairs by the digit of (key - lowest) at `shift`."""
+    mask = (1 << RADIX_BITS) - 1
+    histogram[:] = 0
+    for j in range(n):
+        histogram[(np.int64(keys[j]) - lowest >> shift) & mask] += 1
+    start = 0
+    for digit in range(mask + 1):
+        count = histogram[digit]
+        histogram[digit] = start
+        start += count
+    for j in range(n):
+        digit = (np.int64(keys[j]) - lowest >> shift) & mask
+        slot = histogram[digit]
+        histogram[digit] = slot + 1
+        keys_out[slot] = keys[j]
+        ids_out[slot] = ids[j]
+
+
+@kernel
 def sort_and_bin(n, tiles_x, row0, row1, boxes, depth_bits, keys_a, ids_a, keys_b, ids_b, histogram, counts, lists):
     """List the Gaussians that touch tile rows [row0, row1), tile by tile, front to back. -> pairs, or -needed.
 
@@ -240,27 +260,13 @@ def sort_and_bin(n, tiles_x, row0, row1, boxes, depth_bits, keys_a, ids_a, keys_
     if pairs + 8 > lists.shape[0]:  # 8: the splatting loop prefetches a little past the end
         return -pairs - 8
 
-    shift, span, mask = 0, np.int64(highest - lowest), (1 << RADIX_BITS) - 1
+    shift, origin, span = 0, np.int64(lowest), np.int64(highest) - np.int64(lowest)
     swapped = False
     while span >> shift:
-        histogram[:] = 0
         if swapped:
-            keys_in, ids_in, keys_out, ids_out = keys_b, ids_b, keys_a, ids_a
+            radix_pass(selected, origin, shift, keys_b, ids_b, keys_a, ids_a, histogram)
         else:
-            keys_in, ids_in, keys_out, ids_out = keys_a, ids_a, keys_b, ids_b
-        for j in range(selected):
-            histogram[(np.int64(keys_in[j] - lowest) >> shift) & mask] += 1
-        start = 0
-        for digit in range(mask + 1):
-            count = histogram[digit]
-            histogram[digit] = start
-            start += count
-        for j in range(selected):
-            digit = (np.int64(keys_in[j] - lowest) >> shift) & mask
-            slot = histogram[digit]
-            histogram[digit] = slot + 1
-            keys_out[slot] = keys_in[j]
-            ids_out[slot] = ids_in[j]
+            radix_pass(selected, origin, shift, keys_a, ids_a, keys_b, ids_b, histogram)
         swapped = not swapped
         shift += RADIX_BITS
     ids = ids_b if swapped else ids_a
