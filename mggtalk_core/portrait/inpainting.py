@@ -6,10 +6,11 @@ outside; overlapping matches vote for the hole's colours; matching and voting al
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, zoom
+
+from ..rendering.kernel_cache import kernel
 
 RADIUS = 3  # patches of 7 x 7 pixels
 COARSEST, FINEST = 64, 256
@@ -120,7 +121,7 @@ def _upscaled_vote(image: np.ndarray, hole: np.ndarray, matches: np.ndarray, sid
     return level
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _distance(image, confidence, row, column, other_row, other_column, limit):
     """Confident squared difference of two patches, cut at the picture's border; given up once it exceeds `limit`."""
     side = image.shape[0]
@@ -141,7 +142,7 @@ def _distance(image, confidence, row, column, other_row, other_column, limit):
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _match(image, confidence, sources, targets, matches, cost, seed):
     """PatchMatch: good matches spread to neighbours, and each looks around itself at random in shrinking windows."""
     side = image.shape[0]
@@ -189,7 +190,7 @@ def _match(image, confidence, sources, targets, matches, cost, seed):
                     window //= 2
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _vote(image, confidence, hole, targets, matches):
     """Each hole pixel becomes the mean of what the patches over it say, those nearer the known counting more."""
     side = image.shape[0]

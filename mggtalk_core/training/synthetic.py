@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-import numba
 import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -21,6 +20,7 @@ from ..geometry.mesh_raster import vertex_normals
 from ..geometry.projection import PORTRAIT_FOCAL, project, to_camera
 from ..headmodel.arkit import ARKIT_INDEX
 from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel, load_head_model
+from ..rendering.kernel_cache import kernel
 from ..types import Camera
 from .makehuman import Wardrobe
 
@@ -285,7 +285,7 @@ def photograph(
     )
 
 
-@numba.njit(fastmath=True, cache=True, nogil=True)
+@kernel(fastmath=True)
 def _draw(points, faces, corner_uv, opacity, number, seed, depth, mesh_of, face, barycentric):
     """Z-buffer one mesh; pixels whose texture is transparent are left to what lies behind.
 
