@@ -12,6 +12,7 @@ import numpy as np
 
 from .errors import InputError
 from .gaussians.head import GaussianHead
+from .gaussians.personalize import frames_of_clip, personalize
 from .gaussians.sgp import predict_invisible, predict_visible
 from .geometry.dsgr import build_points, estimate_depth
 from .media.audio import read_audio
@@ -37,19 +38,26 @@ ORBIT_YAW, ORBIT_PITCH, ORBIT_SECONDS = 0.30, 0.06, 6.0
 
 
 def build_head(
-    photo: np.ndarray, *, model: MGGTalkModel | None = None, size: int = 512, face_index: int = 0
+    photo: np.ndarray,
+    *,
+    model: MGGTalkModel | None = None,
+    size: int = 512,
+    face_index: int = 0,
+    further_photos: Sequence[np.ndarray] = (),
 ) -> GaussianHead:
     """A talking head from a photo (H, W, 3) float32 0..1 sRGB; `size` is the side of the analysed crop in pixels.
 
+    `further_photos` of the same person, in other poses and expressions, correct what one photo leaves to guessing.
+
     Raises:
-        InputError: there is no usable face in the photo.
+        InputError: there is no usable face in a photo.
     """
     model = model or MGGTalkModel()
     portrait = analyze_portrait(photo, size=size, face_index=face_index)
     depth_map = estimate_depth(portrait, model=model)
     points = build_points(portrait, depth_map)
     visible = predict_visible(model, points)
-    return predict_invisible(model, visible)
+    return personalize(predict_invisible(model, visible), portrait, list(further_photos))
 
 
 def animate(
@@ -112,6 +120,8 @@ def render_video(
     framing: str = "crop",
     background: Background = "photo",
     face_index: int = 0,
+    further_images: Sequence[str | os.PathLike] = (),
+    video_source: str | os.PathLike | None = None,
     checkpoint: str | None = None,
     provenance: bool = True,
     progress: Progress | None = None,
@@ -123,6 +133,7 @@ def render_video(
 
     Args:
         camera: None for the photo's view, "orbit" to sway around the head, or cameras.
+        further_images, video_source: more photos, or a short clip, of the same person.
         seconds: stages already done; the report adds build, render and encode.
 
     Raises:
@@ -132,7 +143,10 @@ def render_video(
         raise InputError(f"size {size} is not usable; give 64 to 2048 pixels (512 is the default)")
     seconds = {} if seconds is None else seconds
     with _timed(seconds, "build"):
-        head = build_head(read_photo(image), model=load_model(checkpoint), size=size, face_index=face_index)
+        further = [read_photo(path) for path in further_images] + (frames_of_clip(video_source) if video_source else [])
+        head = build_head(
+            read_photo(image), model=load_model(checkpoint), size=size, face_index=face_index, further_photos=further
+        )
     motion = onto_portrait(motion, head)
     if camera == "orbit":
         camera = orbit_cameras(head.camera.resized(size, size), len(motion), motion.fps)
