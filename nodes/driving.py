@@ -291,7 +291,7 @@ class DriveWithBlendshapes(io.ComfyNode):
                     min=1.0,
                     max=120.0,
                     step=0.001,
-                    tooltip="Frames per second of the motion. A recording of another rate is resampled.",
+                    tooltip=FPS_TOOLTIP + " A recording of another rate is resampled.",
                 ),
             ],
             outputs=[types.Motion.Output(display_name="motion", tooltip="For the render nodes and the editor.")],

@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import Types, io, ui
 
 from ..mggtalk_core.errors import InputError
-from . import host, types
+from . import expressions, host, types
 
 HEAD_SUFFIX = ".safetensors"
 
@@ -22,16 +22,19 @@ def _posed(node: str, head, motion, frame: int):
     """
     from ..mggtalk_core.gaussians.deformation import deform
     from ..mggtalk_core.gaussians.head import gaussians_from_covars
+    from ..mggtalk_core.gaussians.light import Relighter
 
     if motion is None:
-        return head.at_rest()
+        return head.gaussians()
     if frame >= len(motion):
         raise InputError(
             f"{node}, input 'frame': frame {frame} does not exist, the motion has {len(motion)} frames "
             f"(0 to {len(motion) - 1})"
         )
-    means, covars = deform(head, motion.expression[frame], motion.rotation[frame], motion.translation[frame])
-    return gaussians_from_covars(torch.from_numpy(means), torch.from_numpy(covars), head.opacities, head.colors)
+    motion = expressions.frame_of(expressions.for_head(motion, head), frame)
+    means, covars = deform(head, motion.expression[0], motion.rotation[0], motion.translation[0])
+    colors = Relighter.of(head).colors(motion.rotation[0])
+    return gaussians_from_covars(*map(torch.from_numpy, (means, covars)), head.opacities, torch.from_numpy(colors))
 
 
 class HeadToSplat(io.ComfyNode):

@@ -310,7 +310,7 @@ class CameraOrbit(io.ComfyNode):
                                     min=0.1,
                                     max=600.0,
                                     step=0.1,
-                                    tooltip="Duration of the move; the camera rests after it.",
+                                    tooltip="Duration of the move: 1 is quick, 10 slow; the camera rests after it.",
                                 ),
                             ],
                         ),

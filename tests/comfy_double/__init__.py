@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -13,6 +14,9 @@ def load_pack(name: str = "some_folder-name"):
     double = str(Path(__file__).parent)
     if double not in sys.path:
         sys.path.insert(0, double)
+    import folder_paths
+
+    folder_paths.use(tempfile.mkdtemp(prefix="comfy_double_"))  # nobody's files from before
     spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module

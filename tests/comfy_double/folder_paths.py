@@ -1,10 +1,8 @@
 """Stand-in for ComfyUI's folders; a test points `base_path` at a folder of its own."""
 
 import os
-import tempfile
 
-base_path = tempfile.mkdtemp(prefix="comfy_double_")
-models_dir = os.path.join(base_path, "models")
+base_path = models_dir = ""
 folder_names_and_paths = {}
 
 
