@@ -14,6 +14,7 @@ REQUIRED = ("torch", "numpy", "scipy", "pillow", "mediapipe", "safetensors", "nu
 OPTIONAL = {
     "gsplat": "renders on CUDA; without it the CPU renders",
     "c2pa-python": "signs videos with your own certificate",
+    "dlib-bin": "identity similarity in evaluations",
     "torchmetrics": "cross-checks the metrics",
 }
 
@@ -67,5 +68,6 @@ def _model_file(name: str, problems: list[str]) -> str:
     try:
         return str(find_model_file(name))
     except InputError as error:
-        problems.append(str(error))
-        return "missing"
+        if MODEL_FILES[name].needed:
+            problems.append(str(error))
+        return "missing" if MODEL_FILES[name].needed else "not installed (only evaluation uses it)"

@@ -25,6 +25,7 @@ class ModelFile:
     sha256: str  # of the file in the package
     url: str  # the official source, for the error message
     licence: str
+    needed: bool = True  # False for files that only some measurements use
 
 
 MODEL_FILES = {
@@ -52,6 +53,15 @@ MODEL_FILES = {
         "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
         "https://huggingface.co/Systran/faster-whisper-tiny.en/resolve/main/model.bin",
         "MIT",
+    ),
+    "face-identity": ModelFile(
+        "dlib_face_recognition_resnet_model_v1.dat",
+        "face-recognition-models",
+        "face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
+        "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+        "https://github.com/davisking/dlib-models",
+        "CC0-1.0",
+        needed=False,
     ),
 }
 

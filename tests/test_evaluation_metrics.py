@@ -141,3 +141,47 @@ def test_masks_on_a_real_face():
     inside, mouth = masks.face_mask(landmarks, 1000, 1000), masks.mouth_mask(landmarks, 1000, 1000)
     assert 0.05 < inside.mean() < 0.35 and 0.05 < (mouth & inside).sum() / inside.sum() < 0.25
     assert mouth[int(landmarks[13, 1]), int(landmarks[13, 0])] and not mouth[int(landmarks[1, 1]) - 40, 500]
+
+
+def test_similarity_transform_is_exact_on_a_similar_shape():
+    from mggtalk_core.evaluation.identity import similarity_transform
+
+    points = np.random.default_rng(0).uniform(size=(5, 2))
+    angle, scale, shift = 0.4, 3.0, np.array([5.0, -2.0])
+    rotation = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    transform = similarity_transform(points, points @ rotation.T + shift)
+    assert np.allclose(transform, np.column_stack([rotation, shift]))
+
+
+def test_csim_tells_people_apart_and_agrees_with_dlibs_own_alignment():
+    from mggtalk_core.evaluation import identity
+    from mggtalk_core.model_files import packaged_file
+    from mggtalk_core.portrait.tracking import FaceTracker
+
+    dlib = pytest.importorskip("dlib", reason="the extra `eval` is not installed")
+    if not identity.identity_available():
+        pytest.skip("the extra `eval` is not installed")
+    encoder, descriptors = identity.IdentityEncoder(), {}
+    pictures = {
+        "astronaut": DEMO_PORTRAIT, "beard": shared_data("dev/portraits/p02_man_beard_glasses.jpg"),
+        "woman": shared_data("dev/portraits/p01_woman_dark_skin_frontal.jpg"),
+    }  # fmt: skip
+    with FaceTracker() as tracker:
+        for name, path in pictures.items():
+            picture = (read_photo(path) * 255).astype(np.uint8)
+            descriptors[name] = encoder(picture, tracker.detect(picture)[0].landmarks)
+            darker = (picture * 0.8).astype(np.uint8)
+            again = encoder(darker, tracker.detect(darker)[0].landmarks)
+            assert identity.cosine_similarity(again, descriptors[name]) > 0.97, name
+    same = identity.cosine_similarity(descriptors["astronaut"], descriptors["astronaut"])
+    other = identity.cosine_similarity(descriptors["astronaut"], descriptors["beard"])
+    assert same == pytest.approx(1) and other < 0.9
+    # dlib's own landmarks and chip of the same face give nearly the same descriptor
+    models = packaged_file(identity.MODEL_FILES["face-identity"]).parent
+    predictor = dlib.shape_predictor(str(models / "shape_predictor_5_face_landmarks.dat"))
+    picture = (read_photo(DEMO_PORTRAIT) * 255).astype(np.uint8)
+    box = dlib.get_frontal_face_detector()(picture, 1)[0]
+    chip = dlib.get_face_chip(picture, predictor(picture, box), size=150, padding=0.25)
+    reference = np.array(dlib.face_recognition_model_v1(
+        str(models / "dlib_face_recognition_resnet_model_v1.dat")).compute_face_descriptor(chip))  # fmt: skip
+    assert identity.cosine_similarity(descriptors["astronaut"], reference) > 0.95

@@ -35,6 +35,7 @@ from ..weights import load_model
 from . import lip_sync, masks
 from . import motion_metrics as motion_metric
 from .clips import Window, find_clips, resampled, sampled_frames
+from .identity import MISSING, IdentityEncoder, cosine_similarity, identity_available
 from .image_metrics import psnr, ssim
 from .lip_tracking import track_lips
 from .statistics import bootstrap_interval
@@ -156,6 +157,7 @@ def _compare(
     for stream in streams.values():
         next(stream)
     scores: list[list[dict[str, float]]] = [[] for _ in variants]
+    identity = _Identity()
     with FaceTracker() as tracker:
         for index, frame in enumerate(truth, start=1):
             pictures = {key: next(stream) for key, stream in streams.items()}
@@ -169,11 +171,16 @@ def _compare(
                 "head": masks.head_mask(coarse_person_mask(true_picture), face.landmarks),
             }
             found = {key: _tracked(tracker, picture, size) for key, picture in pictures.items()}
+            true_person = identity.of(frame, face, size)
+            persons = {key: identity.of(picture, found[key], size) for key, picture in pictures.items()}
             for rows, variant in zip(scores, variants):
                 compared = resampled(pictures[variant.pictures], size)
                 if variant.blur:
                     compared = gaussian_filter(compared, (variant.blur, variant.blur, 0))
-                rows.append(_frame_scores(compared, true_picture, regions, found[variant.pictures], face))
+                rows.append({
+                    **_frame_scores(compared, true_picture, regions, found[variant.pictures], face),
+                    "csim": cosine_similarity(persons[variant.pictures], true_person),
+                })  # fmt: skip
             if progress:
                 progress(index + 1, len(motion))
     if not scores[0]:
@@ -198,6 +205,20 @@ def _tracked(tracker: FaceTracker, picture: np.ndarray, size: int) -> TrackedFac
     faces = tracker.detect(picture)
     scale = np.array([size / picture.shape[1], size / picture.shape[0]])
     return replace(faces[0], landmarks=faces[0].landmarks * scale) if faces else None
+
+
+class _Identity:
+    """Face descriptors of tracked pictures; NaN without a face or without the network."""
+
+    def __init__(self):
+        self._encoder = IdentityEncoder() if identity_available() else None
+
+    def of(self, picture: np.ndarray, face: TrackedFace | None, size: int) -> np.ndarray:
+        """Descriptor (128,) of the face of a picture (H, W, 3) uint8, tracked in its version of side `size`."""
+        if self._encoder is None or face is None:
+            return np.full(128, np.nan)
+        scale = np.array([picture.shape[1] / size, picture.shape[0] / size])
+        return self._encoder(picture, face.landmarks * scale)
 
 
 def _frame_scores(
@@ -245,7 +266,7 @@ def cross_reenactment(
 ) -> dict:
     """Drives somebody else's photo with each clip; there is no true picture, so only motion is compared.
 
-    Head pose is compared relative to each one's first frame, expression directly.
+    Head pose is compared relative to each one's first frame, expression directly, identity with the photo.
 
     Raises:
         InputError: as `self_reenactment`.
@@ -254,6 +275,10 @@ def cross_reenactment(
     model = load_model(checkpoint)
     depth_map = estimate_depth(portrait)
     head = predict_invisible(model, predict_visible(model, build_points(portrait, depth_map)))
+    identity = _Identity()
+    photographed = np.round(portrait.image * 255).astype(np.uint8)
+    with FaceTracker() as tracker:
+        person = identity.of(photographed, _tracked(tracker, photographed, size), size)
     clips = []
     for clip in find_clips(videos):
         rate = float(VideoReader(clip).fps) / every
@@ -270,11 +295,15 @@ def cross_reenactment(
             for frame in sampled_frames(clip, every, frames):
                 faces = tracker.detect(frame)
                 for name, stream in streams.items():
-                    found = _tracked(tracker, next(stream)[0], size)
+                    picture = next(stream)[0]
+                    found = _tracked(tracker, picture, size)
                     if not faces or found is None:
                         continue
                     start = first.setdefault(name, (found.matrix, faces[0].matrix))
-                    rows[name].append(_cross_scores(found, faces[0], *start))
+                    rows[name].append({
+                        **_cross_scores(found, faces[0], *start),
+                        "csim": cosine_similarity(identity.of(picture, found, size), person),
+                    })  # fmt: skip
         clips.append({
             "clip": clip.name, "frames": len(motion),
             "variants": {name: _clip_scores(values, rate) for name, values in rows.items() if values},
@@ -337,7 +366,17 @@ def _report(protocol: str, clips: list[dict], settings: dict) -> dict:
             values = np.array([row[metric] for row in rows])
             low, high = bootstrap_interval(values)
             summary[name][metric] = {"mean": _mean(values), "low": low, "high": high}
-    return {"protocol": protocol, "settings": settings, "variants": summary, "clips": clips}
+    report = {"protocol": protocol, "settings": settings, "variants": summary, "clips": clips}
+    return report if protocol.startswith("audio") else {**report, "not_measured": _not_measured()}
+
+
+def _not_measured() -> list[str]:
+    """Metrics of the papers that this install has no weights for; no extra brings the first two."""
+    missing = [
+        "lpips needs AlexNet's weights (alexnet-owt-7be5be79.pth)",
+        "fid needs InceptionV3's weights (pt_inception-2015-12-05-6726825d.pth)",
+    ]
+    return missing if identity_available() else [*missing, MISSING]
 
 
 def _mean(values: np.ndarray) -> float:

@@ -12,7 +12,8 @@ LABELS = {
     "psnr": ("PSNR", 2, "up"), "ssim": ("SSIM", 3, "up"), "psnr_face": ("face PSNR", 2, "up"),
     "psnr_mouth": ("mouth PSNR", 2, "up"), "psnr_head": ("head PSNR", 2, "up"), "lmd": ("LMD", 4, "down"),
     "akd": ("AKD px", 2, "down"), "aed": ("AED", 3, "down"), "apd": ("APD deg", 2, "down"),
-    "lip_corr": ("lip corr", 3, "up"), "eye_corr": ("eye corr", 3, "up"), "sync_ms": ("sync ms", 0, ""),
+    "csim": ("CSIM", 3, "up"), "lip_corr": ("lip corr", 3, "up"), "eye_corr": ("eye corr", 3, "up"),
+    "sync_ms": ("sync ms", 0, ""),
     "found": ("found", 2, "up"), "width_corr": ("width corr", 3, "up"), "closure_f1": ("closure F1", 2, "up"),
     "offset_ms": ("offset ms", 0, ""), "jitter_ratio": ("jitter", 2, ""), "range_ratio": ("range", 2, ""),
 }  # fmt: skip
@@ -30,7 +31,8 @@ PAPER_NOTE = {
 def markdown(report: dict) -> str:
     """A report of `protocols` as a table: one row per variant, 95 % intervals over clips in brackets."""
     variants = report["variants"]
-    metrics = [name for name in LABELS if name in next(iter(variants.values()))]
+    measured = {name for row in variants.values() for name, value in row.items() if math.isfinite(value["mean"])}
+    metrics = [name for name in LABELS if name in measured]
     arrows = {"up": " ↑", "down": " ↓", "": ""}
     head = ["variant", *(LABELS[name][0] + arrows[LABELS[name][2]] for name in metrics)]
     lines = [_row(head), _row(["---"] * len(head))]
@@ -39,8 +41,9 @@ def markdown(report: dict) -> str:
     clips, frames = report["clips"], sum(clip["frames"] for clip in report["clips"])
     settings = ", ".join(f"{key} {value}" for key, value in report["settings"].items())
     title = f"{report['protocol']}: {len(clips)} clip(s), {frames} frames ({settings})"
-    note = PAPER_NOTE.get(report["protocol"])
-    return "\n".join([title, "", *lines] + (["", note] if note else []))
+    notes = [PAPER_NOTE[report["protocol"]]] if report["protocol"] in PAPER_NOTE else []
+    notes += [f"Not measured: {'; '.join(report['not_measured'])}."] if report.get("not_measured") else []
+    return "\n\n".join([title, "\n".join(lines), *notes])
 
 
 def write_table(report: dict, path: str | Path) -> None:
