@@ -102,7 +102,8 @@ def reenact(
             progress=(lambda done: progress(done, max(done, total or 0))) if progress else None,
         )  # fmt: skip
     report = render_video(
-        image, motion, output, audio=video if reader.has_audio else None, sources={"video": video},
+        image, motion, output, audio=video if reader.has_audio else None,
+        audio_delay=reader.audio_delay, sources={"video": video},
         settings={"missing": missing}, seconds=seconds, progress=progress, **options,
     )  # fmt: skip
     lost = [warning for warning in motion.warnings if warning.startswith("no face in ")]
@@ -115,6 +116,7 @@ def render_video(
     output: str | os.PathLike,
     *,
     audio: str | os.PathLike | None = None,
+    audio_delay: float = 0.0,
     size: int = 512,
     camera: str | Camera | Sequence[Camera] | None = None,
     framing: str = "crop",
@@ -132,6 +134,7 @@ def render_video(
     """Build the head of a photo, move it, and stream the frames into an MP4 with the given sound.
 
     Args:
+        audio_delay: seconds the sound starts after the picture.
         camera: None for the photo's view, "orbit" to sway around the head, or cameras.
         further_images, video_source: more photos, or a short clip, of the same person.
         seconds: stages already done; the report adds build, render and encode.
@@ -161,7 +164,8 @@ def render_video(
     first, _ = next(frames)
     height, width = first.shape[:2]
     with VideoWriter(
-        output, width, height, motion.fps, audio=audio, metadata=mp4_tags(record) if provenance else None
+        output, width, height, motion.fps, audio=audio, audio_delay=audio_delay,
+        metadata=mp4_tags(record) if provenance else None,
     ) as video:
         for done, rgb in enumerate(_with_first(first, frames), start=1):
             with _timed(seconds, "encode"):

@@ -95,6 +95,17 @@ def test_sound_is_streamed_from_a_file_as_it_is_from_memory(tmp_path):
     assert np.abs(second.waveform - first.waveform).max() < 0.02
 
 
+@pytest.mark.parametrize("delay", [0.25, -0.25])
+def test_sound_that_starts_with_an_offset_stays_in_step(tmp_path, delay):
+    sound = np.zeros((1, 16_000), np.float32)
+    sound[0, 8_000] = 1.0  # a click after half a second of sound
+    with VideoWriter(tmp_path / "v.mp4", 64, 64, 25, audio=Audio(sound, 16_000), audio_delay=delay) as video:
+        for index in range(25):
+            video.write(picture(64, 64, index))
+    heard = read_audio(tmp_path / "v.mp4").waveform[0]
+    assert abs(np.abs(heard).argmax() / 16_000 - (0.5 + delay)) < 0.001
+
+
 def test_rates_and_channels_aac_lacks_are_converted(tmp_path):
     for rate, channels in ((192_000, 1), (11_000, 1), (48_000, 6)):
         with VideoWriter(tmp_path / "v.mp4", 64, 64, 25, audio=Audio(tone(rate, rate, channels), rate)) as video:

@@ -46,6 +46,8 @@ class VideoWriter:
         width, height: pixels; an odd size is padded by one repeated line because 4:2:0 video has none.
         fps: frames per second; 23.976, 29.97 and 59.94 mean their exact fractions.
         audio: decoded sound, or the path of a file to stream it from, or None.
+        audio_delay: seconds the sound starts after the picture; before it if negative, and then what precedes the
+            picture is left out (`VideoReader.audio_delay` of the video the sound comes from).
         metadata: tags of the container.
 
     Raises:
@@ -59,6 +61,7 @@ class VideoWriter:
         height: int,
         fps: float | Fraction,
         audio: Audio | str | Path | None = None,
+        audio_delay: float = 0.0,
         metadata: dict[str, str] | None = None,
         crf: int = CRF,
     ):
@@ -68,7 +71,7 @@ class VideoWriter:
         self.width, self.height = width, height
         self.fps = exact_fps(fps)
         self.frames = 0
-        self._audio, self._metadata, self._crf = audio, metadata or {}, crf
+        self._audio, self._audio_delay, self._metadata, self._crf = audio, audio_delay, metadata or {}, crf
 
     def __enter__(self) -> VideoWriter:
         import av
@@ -87,7 +90,7 @@ class VideoWriter:
             for field in ("colorspace", "color_primaries", "color_trc"):
                 setattr(self._video.codec_context, field, BT709)
             self._video.codec_context.color_range = MPEG_RANGE
-            self._track = None if self._audio is None else _AudioTrack(self._container, self._audio)
+            self._track = None if self._audio is None else _AudioTrack(self._container, self._audio, self._audio_delay)
             self._stack = stack.pop_all()
         return self
 
@@ -130,7 +133,7 @@ class _AudioTrack:
     so a player hears exactly the samples given here.
     """
 
-    def __init__(self, container, audio: Audio | str | Path):
+    def __init__(self, container, audio: Audio | str | Path, delay: float):
         self._container = container
         if isinstance(audio, Audio):
             channels, self._rate = len(audio.waveform), audio.sample_rate
@@ -146,6 +149,8 @@ class _AudioTrack:
         # AAC packets hold at most 6144 bits per channel: low rates can't use more
         self._stream.bit_rate = channels * min(BITS_PER_CHANNEL, 6 * encoded_rate)
         self._channels, self._written = channels, 0
+        if delay:
+            self._blocks = _delayed(self._blocks, round(delay * self._rate))
 
     def write_until(self, time: Fraction) -> None:
         """Encodes blocks until the sound has reached `time` (s) or its end."""
@@ -179,3 +184,15 @@ def _slices(audio: Audio) -> Iterator[Audio]:
     step = max(1024, audio.sample_rate // 10)
     for start in range(0, audio.samples, step):
         yield Audio(audio.waveform[:, start : start + step], audio.sample_rate)
+
+
+def _delayed(blocks: Iterator[Audio], samples: int) -> Iterator[Audio]:
+    """Sound with silence put in front of it, or with as many samples left out there if `samples` is negative."""
+    for block in blocks:
+        if samples > 0:
+            yield Audio(np.zeros((len(block.waveform), samples), np.float32), block.sample_rate)
+            samples = 0
+        left_out = min(-samples, block.samples)
+        samples += left_out
+        if left_out < block.samples:
+            yield Audio(block.waveform[:, left_out:], block.sample_rate)
