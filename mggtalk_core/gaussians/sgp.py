@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from ..geometry.blocks import block_means
 from ..geometry.surfels import MAX_OPACITY
 from ..geometry.symmetry import select
 from ..headmodel.model import HeadModel, load_head_model
@@ -54,7 +55,7 @@ def predict_visible(model: MGGTalkModel, points: PointCloud) -> VisibleGaussians
 def _reproduce_photo(seen: PointCloud) -> tuple[np.ndarray, np.ndarray]:
     """Colours (N, 3) and opacities (N,) with which visible surfels render to the photo and its mask.
 
-    Each surfel owns one pixel; what that pixel lacks is added to it, again and again.
+    Each surfel owns a pixel or a block of them; what these lack on average is added to it, again and again.
     """
     portrait = seen.portrait
     size = portrait.image.shape[0]
@@ -62,7 +63,7 @@ def _reproduce_photo(seen: PointCloud) -> tuple[np.ndarray, np.ndarray]:
     covars, means = torch.from_numpy(covars_from_axes(seen.axes)), torch.from_numpy(seen.positions)
     viewmat, K = torch.from_numpy(portrait.camera.viewmat), torch.from_numpy(portrait.camera.K)
     background = torch.from_numpy(portrait.background)
-    target, alpha = portrait.image[rows, columns], portrait.alpha[rows, columns]
+    alpha = portrait.alpha[rows, columns]
     low, high = COLOR_TRUST
     color_step = SHARPENING_STEP * np.clip((alpha - low) / (high - low), 0, 1)[:, None]
     soft = seen.opacities < MAX_OPACITY  # elsewhere the surface is solid, whatever the mask says
@@ -74,7 +75,8 @@ def _reproduce_photo(seen: PointCloud) -> tuple[np.ndarray, np.ndarray]:
         )  # fmt: skip
         missing_alpha = alpha - rendered.alpha.numpy()[rows, columns]
         opacities = np.where(soft, opacities + SHARPENING_STEP * missing_alpha, opacities).clip(0.01, MAX_OPACITY)
-        colors = np.clip(colors + color_step * (target - rendered.rgb.numpy()[rows, columns]), 0, 1)
+        missing_color = block_means(portrait.image - rendered.rgb.numpy(), rows, columns, seen.steps)
+        colors = np.clip(colors + color_step * missing_color, 0, 1)
     return colors.astype(np.float32), opacities.astype(np.float32)
 
 

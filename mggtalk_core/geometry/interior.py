@@ -12,7 +12,7 @@ from .binding import polygon_mask
 from .mesh_raster import rasterize_mesh
 from .pose_weights import head_pose_weight
 from .projection import project, to_camera
-from .surfels import MAX_OPACITY, SURFEL_SIGMA
+from .surfels import MAX_OPACITY
 from .symmetry import in_free_space
 
 HIDDEN_MARGIN = 0.0012
@@ -32,6 +32,9 @@ OUTSIDE_TEST_ACTIONS = (
     ("mouthPressLeft", "mouthPressRight"),
 )  # fmt: skip
 """What is tried on the mouth to see whether its inside comes through the skin, and how strongly."""
+
+SPREAD = 0.76
+"""Standard deviation of a surfel in units of the spacing: points spread by area lie up to 1.7 times farther apart."""
 
 COLLAR_HEIGHT = 0.16
 """Below this height (metres under the eyes) the photo's clothes are the surface, not the head model's neck."""
@@ -79,6 +82,7 @@ def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> 
         pose_weight=head_pose_weight(positions, chin_height),
         origin=np.full(count, INTERIOR, np.uint8),
         pixels=np.full((count, 2), -1, np.int32),
+        steps=np.ones(count, np.uint8),
         portrait=points.portrait,
         depth_map=points.depth_map,
     )
@@ -132,8 +136,7 @@ def sample_faces(
     edge = edge / (np.linalg.norm(edge, axis=1, keepdims=True) + 1e-12)
     normal = normal / (np.linalg.norm(normal, axis=1, keepdims=True) + 1e-12)
     across = np.cross(normal, edge)
-    # Points spread by area are up to 1.7 times farther apart than on a grid.
-    extent = 1.7 * SURFEL_SIGMA * spacing
+    extent = SPREAD * spacing
     axes = np.stack([edge * extent, across * extent, normal * 0.2 * extent], 1)
     return members[triangle], barycentric, positions, axes[triangle]
 

@@ -13,13 +13,14 @@ def head_pose_weight(points: np.ndarray, chin_height: float) -> np.ndarray:
     """
     x, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
     jaw_line = chin_height + 0.006 - 0.045 * np.clip((z - 0.005) / 0.08, 0, 1.2)
-    neck = _smoothstep((jaw_line + 0.085 - y) / 0.085)
-    hair = _smoothstep((chin_height + 0.105 - y) / 0.055)
-    beside = _smoothstep((x - 0.05) / 0.022)
-    shoulder = _smoothstep((y - chin_height - 0.02) / 0.05) * _smoothstep((x - 0.115) / 0.05)
+    neck = smoothstep((jaw_line + 0.085 - y) / 0.085)
+    hair = smoothstep((chin_height + 0.105 - y) / 0.055)
+    beside = smoothstep((x - 0.05) / 0.022)
+    shoulder = smoothstep((y - chin_height - 0.02) / 0.05) * smoothstep((x - 0.115) / 0.05)
     return (((1 - beside) * neck + beside * np.maximum(hair, neck)) * (1 - shoulder)).astype(np.float32)
 
 
-def _smoothstep(value: np.ndarray) -> np.ndarray:
+def smoothstep(value: np.ndarray) -> np.ndarray:
+    """0 below 0, 1 above 1, and 3v^2 - 2v^3 between."""
     value = np.clip(value, 0, 1)
     return value * value * (3 - 2 * value)

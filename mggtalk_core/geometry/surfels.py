@@ -1,13 +1,16 @@
-"""One surfel per person pixel: P_f, with the pixel's footprint on the surface as its extent."""
+"""Surfels of the person's pixels: P_f, with the pixels' footprint on the surface as their extent."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
+from ..headmodel.landmarks import OVAL
 from ..types import VISIBLE, DepthMap, PointCloud, Portrait
+from .binding import polygon_mask
+from .blocks import block_means, surfel_blocks
 from .depth import pixel_tangents
-from .pose_weights import head_pose_weight
+from .pose_weights import head_pose_weight, smoothstep
 from .projection import to_canonical, unproject
 
 HEAD_MAX_SLOPE = 7.0
@@ -16,56 +19,94 @@ HEAD_MAX_SLOPE = 7.0
 HAIR_MAX_SLOPE = 2.5
 """The same where depth is a guess: there a steep slope is rather an error than a surface."""
 
-SURFEL_SIGMA = 0.45
-"""Standard deviation of a surfel in pixel steps. With the renderer's 0.3 px^2 low-pass that makes 0.71 px where it was
-built and 1.05 px stretched twice: above the 0.55 steps below which gaps open, and sharp enough for the photo."""
+SURFEL_SPREAD = 0.71
+"""Standard deviation of a rendered surfel in units of its block's side. Below 0.55 gaps open, so this leaves room to be
+stretched; above it blurs more than sharpened colours can make up for."""
+
+RENDERER_BLUR = 0.3
+"""Variance in pixels^2 that the renderer's low-pass adds to every splat (gsplat's eps2d)."""
 
 SURFEL_THICKNESS = 0.15
 """Half axis along the normal in pixel footprints: enough to be seen edge-on."""
 
 MAX_OPACITY = 0.97
 
+SOLID_ALPHA = 0.95
+"""Mask value from which on a pixel is the person's alone."""
+
+BORDER_HOLD = 0.1
+"""Width along the crop's border, in crop sides, in which the torso is held still."""
+
+CHIN_TO_SHOULDER = 0.05
+"""Height over which that begins below the chin, metres."""
+
 EXPRESSION_REACH = 0.012
 """How far beyond the head model its motion fades out (hair moves with the skin it lies on), metres."""
 
 
 def visible_points(portrait: Portrait, depth_map: DepthMap, chin_height: float) -> PointCloud:
-    """P_f: a surfel for every person pixel."""
+    """P_f: a surfel for every person pixel, or for a block of pixels where the picture is flat and off the face."""
+    size = portrait.image.shape[0]
     person = np.isfinite(depth_map.depth)
     # Off the person depth is undefined: continue it outward, so that the outline's gradients are its own.
     rows_near, columns_near = distance_transform_edt(~person, return_distances=False, return_indices=True)
     depth = depth_map.depth[rows_near, columns_near]
     max_slope = np.where(depth_map.on_head, HEAD_MAX_SLOPE, HAIR_MAX_SLOPE)
     along_columns, along_rows = pixel_tangents(depth, portrait.camera.K, max_slope)
+    footprints = depth / portrait.camera.K[0, 0]
 
-    rows, columns = np.nonzero(person)
-    z = depth[rows, columns]
-    positions = to_canonical(unproject(columns + 0.5, rows + 0.5, z, portrait.camera), portrait.camera)
+    solid = portrait.alpha > SOLID_ALPHA
+    detail = ~solid | polygon_mask(portrait.landmarks[list(OVAL)], size)
+    rows, columns, steps = surfel_blocks(portrait.image, depth_map.depth, footprints, detail)
+
+    def mean(picture: np.ndarray) -> np.ndarray:
+        return block_means(picture.reshape(size, size, -1), rows, columns, steps)
+
+    z = mean(depth)[:, 0]
+    centre = 0.5 * steps
+    positions = to_canonical(unproject(columns + centre, rows + centre, z, portrait.camera), portrait.camera)
     rotation = portrait.camera.viewmat[:3, :3]  # row vectors @ rotation: camera axes -> canonical axes
-    tangent_u = along_columns[rows, columns] @ rotation
-    tangent_v = along_rows[rows, columns] @ rotation
+    tangent_u = mean(along_columns) @ rotation
+    tangent_v = mean(along_rows) @ rotation
     normal = np.cross(tangent_u, tangent_v)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-12
-    footprint = (z / portrait.camera.K[0, 0])[:, None]
-    axes = np.stack([SURFEL_SIGMA * tangent_u, SURFEL_SIGMA * tangent_v, SURFEL_THICKNESS * footprint * normal], 1)
+    footprint = mean(footprints)
+    sigma = surfel_sigma(steps)[:, None]
+    axes = np.stack([sigma * tangent_u, sigma * tangent_v, SURFEL_THICKNESS * footprint * normal], 1)
 
     reach = depth_map.distance[rows, columns] * footprint[:, 0] / EXPRESSION_REACH
     on_face = depth_map.on_head[rows, columns] | (depth_map.distance[rows, columns] == 0)
+    pose_weight = head_pose_weight(positions, chin_height) * _inside_border(rows, columns, positions, chin_height, size)
     count = len(rows)
     return PointCloud(
         positions=positions.astype(np.float32),
         axes=axes.astype(np.float32),
-        colors=person_colors(portrait)[rows, columns].astype(np.float32),
+        colors=mean(person_colors(portrait)).astype(np.float32),
         opacities=(np.where(on_face, 1.0, portrait.alpha[rows, columns]) * MAX_OPACITY).astype(np.float32),
         faces=depth_map.face[rows, columns],
         barycentric=depth_map.barycentric[rows, columns],
         expression_weight=np.exp(-(reach**2)).astype(np.float32),
-        pose_weight=head_pose_weight(positions, chin_height),
+        pose_weight=pose_weight.astype(np.float32),
         origin=np.full(count, VISIBLE, np.uint8),
         pixels=np.stack([rows, columns], 1).astype(np.int32),
+        steps=steps.astype(np.uint8),
         portrait=portrait,
         depth_map=depth_map,
     )
+
+
+def surfel_sigma(steps: np.ndarray) -> np.ndarray:
+    """Standard deviation (N,) in pixels of surfels that stand for blocks of side `steps` (N,) pixels."""
+    return np.sqrt((SURFEL_SPREAD * steps.astype(np.float32)) ** 2 - RENDERER_BLUR)
+
+
+def _inside_border(
+    rows: np.ndarray, columns: np.ndarray, positions: np.ndarray, chin_height: float, size: int
+) -> np.ndarray:
+    """Factor (N,) that holds still what touches the crop's border below the chin: moving, it would tear open there."""
+    from_border = np.minimum(np.minimum(columns, size - 1 - columns), size - 1 - rows) / (BORDER_HOLD * size)
+    below_chin = smoothstep((positions[:, 1] - chin_height) / CHIN_TO_SHOULDER)
+    return 1 - below_chin * (1 - smoothstep(from_border))
 
 
 def person_colors(portrait: Portrait) -> np.ndarray:
@@ -75,7 +116,7 @@ def person_colors(portrait: Portrait) -> np.ndarray:
     the nearest solid pixel where it is small.
     """
     image, alpha = portrait.image, portrait.alpha[..., None]
-    solid = binary_erosion(portrait.alpha > 0.95, border_value=1)
+    solid = binary_erosion(portrait.alpha > SOLID_ALPHA, border_value=1)
     if not solid.any():
         return image
     rows, columns = distance_transform_edt(~solid, return_distances=False, return_indices=True)

@@ -10,6 +10,7 @@ from scipy.spatial import cKDTree
 from ..headmodel.model import HeadModel
 from ..types import SYMMETRIC, PointCloud
 from .projection import project, to_camera
+from .surfels import surfel_sigma
 
 FLIP = np.array([-1, 1, 1], np.float32)
 
@@ -66,10 +67,10 @@ def symmetric_points(points: PointCloud, head: HeadModel, *, voxel_filter: bool 
     keep = in_free_space(mirrored.positions, points, 1.5 * pixel)
     if voxel_filter and keep.any():
         seen = points.positions[moving]
-        lengths = np.linalg.norm(points.axes[:, :2], axis=2)
-        spacing = lengths[moving].max(1) / lengths[:, 0].mean()
-        distance, nearest = cKDTree(seen).query(mirrored.positions[keep], distance_upper_bound=6 * pixel)
-        own_spacing = spacing[nearest.clip(max=len(seen) - 1)] * pixel
+        steps = points.steps[moving]
+        spacing = np.linalg.norm(points.axes[moving, :2], axis=2).max(1) * steps / surfel_sigma(steps)
+        distance, nearest = cKDTree(seen).query(mirrored.positions[keep], distance_upper_bound=12 * pixel)
+        own_spacing = spacing[nearest.clip(max=len(seen) - 1)]
         keep[keep] = distance > FILTER_SPACING * np.maximum(own_spacing, 1.2 * pixel)
     return select(mirrored, keep)
 
@@ -87,5 +88,5 @@ def concatenate(clouds: list[PointCloud]) -> PointCloud:
 
 
 PER_POINT = ("positions", "axes", "colors", "opacities", "faces", "barycentric", "expression_weight", "pose_weight",
-             "origin", "pixels")  # fmt: skip
+             "origin", "pixels", "steps")  # fmt: skip
 """Fields of PointCloud with one row per point."""

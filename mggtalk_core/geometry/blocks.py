@@ -1,0 +1,54 @@
+"""How many surfels a picture needs: one per pixel where there is detail, one per 2 x 2 or 4 x 4 where it is flat."""
+
+from __future__ import annotations
+
+import numpy as np
+
+MAX_STEP = 4
+
+FLAT_COLOR = 0.035
+"""Range of the colours (sRGB 0..1) within a block that one surfel may stand for: 9 levels of 255, not seen as steps."""
+
+FLAT_DEPTH = 3.0
+"""Range of depth within a block, in pixel footprints per pixel of its side."""
+
+
+def surfel_blocks(
+    image: np.ndarray,  # (S, S, 3) 0..1
+    depth: np.ndarray,  # (S, S) m, NaN off the person
+    footprint: np.ndarray,  # (S, S) m, a pixel's size at that depth
+    keep_detail: np.ndarray,  # (S, S) bool, never merged
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, column (top left) and side in pixels (N,) of the blocks that cover the person, larger where it is flat."""
+    step_of = np.where(np.isfinite(depth), 1, 0)  # 0: no surfel, else the side of the block that begins or lies here
+    whole = np.isfinite(depth) & ~keep_detail
+    for step in (2, MAX_STEP):
+        color_range = (_per_block(image, step, np.max) - _per_block(image, step, np.min)).max(-1)
+        known = np.nan_to_num(depth, nan=0.0)[..., None]
+        depth_range = (_per_block(known, step, np.max) - _per_block(known, step, np.min))[..., 0]
+        inside = _per_block(whole[..., None], step, np.min)[..., 0]
+        limit = FLAT_DEPTH * step * _per_block(footprint[..., None], step, np.mean)[..., 0]
+        flat = inside & (color_range < FLAT_COLOR) & (depth_range < limit)
+        blocks = np.zeros_like(step_of)
+        blocks[: flat.shape[0] * step, : flat.shape[1] * step] = flat.repeat(step, 0).repeat(step, 1)
+        step_of = np.where(blocks > 0, step, step_of)
+    rows, columns = np.nonzero(step_of)
+    steps = step_of[rows, columns]
+    first = (rows % steps == 0) & (columns % steps == 0)
+    return rows[first], columns[first], steps[first]
+
+
+def block_means(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Mean of a picture (S, S, C) over each block: (N, C)."""
+    means = picture[rows, columns].copy()
+    for step in (2, MAX_STEP):
+        chosen = steps == step
+        if chosen.any():
+            means[chosen] = _per_block(picture, step, np.mean)[rows[chosen] // step, columns[chosen] // step]
+    return means
+
+
+def _per_block(picture: np.ndarray, step: int, reduce) -> np.ndarray:
+    """A picture (S, S, C) reduced over whole blocks of `step` pixels: (S // step, S // step, C)."""
+    height, width = picture.shape[0] // step * step, picture.shape[1] // step * step
+    return reduce(picture[:height, :width].reshape(height // step, step, width // step, step, -1), axis=(1, 3))
