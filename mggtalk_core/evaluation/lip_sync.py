@@ -101,11 +101,14 @@ def best_lag(driven: np.ndarray, tracked: np.ndarray) -> int:
 
 
 def closures(aperture: np.ndarray) -> np.ndarray:
-    """Frames (n,) where the lips meet for up to half a second (bilabials and the like, not pauses)."""
+    """Frames (n,) where the lips meet for up to half a second (bilabials and the like, not pauses).
+
+    A closure that the clip's beginning or end cuts has no known length and does not count.
+    """
     low, high = np.percentile(aperture, [5, 80])
     edges = np.diff(np.concatenate([[0], (aperture < low + _CLOSED * (high - low)).astype(int), [0]]))
     starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-    short = stops - starts <= _LONGEST_CLOSURE_S * RATE
+    short = (stops - starts <= _LONGEST_CLOSURE_S * RATE) & (starts > 0) & (stops < len(aperture))
     return np.array([a + np.argmin(aperture[a:b]) for a, b in zip(starts[short], stops[short])], int)
 
 

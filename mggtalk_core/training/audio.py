@@ -27,19 +27,32 @@ from .audio_phones import BILABIAL, CHANNELS, SILENCE, classes, teach
 
 LOG = logging.getLogger(__name__)
 
-STREAMS = {"espeak": 64, "kokoro": 16, "none": 10}
-HELD_OUT = {"espeak": 8, "kokoro": 2, "none": 2}
+STREAMS = {"espeak": 64, "kokoro": 26, "none": 32}
+HELD_OUT = {"espeak": 8, "kokoro": 4, "none": 6}
 """28 s streams of each kind, and how many of them (the last ones) are kept for the test."""
 VERSIONS = 2
 """Each clip is learned from as it is and with changed voice, speed and background; small speakers up to 7 times."""
-RIDGE = 0.5
-"""Ridge per frame: features have unit variance, so the data outweigh it where they say anything."""
-SYNTHETIC_WEIGHT, FURTHER_SPEAKER_WEIGHT, SILENT_WEIGHT = 1.0, 0.3, 0.2
-"""Against the largest real speaker. Frames without speech weigh less: real mouths wait open or closed as they like."""
-BILABIAL_SYNTHETIC_WEIGHT = 0.3
-"""Closures are learned from tracked lips first; rules add phones and voices the speakers lack."""
-THRESHOLDS = {"silence": (0.5, 0.1), "bilabial": (0.25, 0.06)}
+THRESHOLDS = {"silence": (0.5, 0.1), "bilabial": (0.19, 0.06)}
 """Where a regressed indicator 0..1 becomes a logit of 0, and how softly."""
+
+
+@dataclass(frozen=True)
+class Blend:
+    """How much each teacher counts in one output, per unit of the largest real speaker, and the ridge per frame."""
+
+    rules: float
+    further_speakers: float
+    ridge: float
+
+
+BY_RULE = Blend(1.0, 0.0, 0.5)
+"""Outputs nobody measured."""
+CURVES = Blend(0.5, 0.15, 0.5)
+"""Aperture, width and pucker: features have unit variance, so the data outweigh the ridge where they say anything."""
+CLOSURES = Blend(0.6, 0.05, 1.5)
+"""Tracked lips first; rules add phones and voices the speakers lack. Rarer events need more restraint."""
+SILENT_WEIGHT = 0.2
+"""Of frames without speech: real mouths wait open or closed as they like."""
 
 _MEASURED = ("aperture", "width", "mouthPucker", "bilabial")
 _TOP, _MIDDLE = SPEECH_APERTURE[2] - REST_APERTURE, SPEECH_APERTURE[1] - REST_APERTURE
@@ -64,7 +77,7 @@ class Moments:
         return cls(gram / total, cross / total, total)
 
 
-def solve(parts: list[tuple[float, np.ndarray, np.ndarray]], ridge: float = RIDGE) -> np.ndarray:
+def solve(parts: list[tuple[float, np.ndarray, np.ndarray]], ridge: float) -> np.ndarray:
     """Ridge solution (P + 1, K) of weighted (weight, gram, cross) parts; the constant is not penalised."""
     gram = sum(weight * g for weight, g, _ in parts).astype(np.float64)
     penalty = np.full(len(gram), ridge)
@@ -178,29 +191,30 @@ def fit_head(encoder: SpeechEncoder, streams: list[Stream], speakers: list[Speak
     scale = np.ones(len(OUTPUTS), np.float32)
     scale[column["aperture"]] = _TOP / np.percentile(rules[:, column["aperture"]], 95)
     measured = [[clip_targets(clip) for clip in speaker.clips] for speaker in speakers]
+    speech = [np.concatenate([t[w == 1] for t, w in rows]) for rows in measured]
     if speakers:
-        largest = np.concatenate([t[w == 1] for t, w in measured[0]])
-        scale[column["width"]] = largest[:, 1].std() / rules[:, column["width"]].std()
+        scale[column["width"]] = np.mean([s[:, 1].std() for s in speech]) / rules[:, column["width"]].std()
     targets = [t * scale for t in targets]
 
     # half the frames do: neighbours share almost all of their context
     rule = Moments.of((inputs(s.features)[::2], t[::2], np.ones(len(t[::2]))) for s, t in zip(streams, targets))
-    solution = solve([(1.0, rule.gram, rule.cross)])
+    solution = solve([(BY_RULE.rules, rule.gram, rule.cross)], BY_RULE.ridge)
     if speakers:
         columns = [column[name] for name in _MEASURED]
-        parts = []
-        for index, (speaker, rows) in enumerate(zip(speakers, measured)):
-            speech = np.concatenate([t[w == 1] for t, w in rows])
+        real = []
+        spread = (rules * scale).std(0)
+        for speaker, rows, said in zip(speakers, measured, speech):
             # every speaker's mouth is brought to the common range, pucker to the scale of the rules
             unit = np.ones(len(_MEASURED), np.float32)
-            unit[0] = _TOP / np.percentile(speech[:, 0], 95)
-            unit[2] = rules[:, column["mouthPucker"]].std() / speech[:, 2].std()
-            moments = Moments.of((inputs(c.features), t * unit, w) for c, (t, w) in zip(speaker.clips, rows))
-            parts.append((1.0 if index == 0 else FURTHER_SPEAKER_WEIGHT, moments.gram, moments.cross))
-        for k, index in enumerate(columns):
-            weight = BILABIAL_SYNTHETIC_WEIGHT if _MEASURED[k] == "bilabial" else SYNTHETIC_WEIGHT
-            real = [(w, gram, cross[:, k : k + 1]) for w, gram, cross in parts]
-            solution[:, index] = solve([(weight, rule.gram, rule.cross[:, index : index + 1]), *real])[:, 0]
+            unit[0] = _TOP / np.percentile(said[:, 0], 95)
+            unit[1:3] = spread[columns[1:3]] / said[:, 1:3].std(0)
+            real.append(Moments.of((inputs(c.features), t * unit, w) for c, (t, w) in zip(speaker.clips, rows)))
+        for k, (name, index) in enumerate(zip(_MEASURED, columns)):
+            blend = CLOSURES if name == "bilabial" else CURVES
+            parts = [(blend.rules, rule.gram, rule.cross[:, index])]
+            for place, moments in enumerate(real):
+                parts.append((blend.further_speakers if place else 1.0, moments.gram, moments.cross[:, k]))
+            solution[:, index] = solve(parts, blend.ridge)
     weight, bias = solution[: TAPS * len(mean)], solution[-1]
     config = HeadConfig(encoder.name, encoder.hash, encoder.width, encoder.layer, training)
     head = MouthHead(config, mean, std, weight.astype(np.float32), bias.astype(np.float32))

@@ -15,16 +15,9 @@ from ..evaluation.lip_sync import LipCurves
 from ..evaluation.lip_tracking import clip_sound, track_lips
 from ..motion.audio.encoders import SpeechEncoder
 from ..motion.audio.windows import loudness, to_mono_16k, windows
+from .audio_backgrounds import silent_stream
 from .audio_phones import Segment
-from .audio_speech import (
-    RATE,
-    coloured_noise,
-    espeak_utterances,
-    kokoro_utterances,
-    silent_stream,
-    speech_stream,
-    spoil,
-)
+from .audio_speech import RATE, STREAM_S, coloured_noise, espeak_utterances, kokoro_utterances, speech_stream, spoil
 
 LOG = logging.getLogger(__name__)
 KINDS = ("espeak", "kokoro", "none")
@@ -43,7 +36,7 @@ def make_stream(kind: str, seed: int, index: int) -> tuple[np.ndarray, list[Segm
     """Samples and segments of one stream; the same arguments give the same stream."""
     rng = np.random.default_rng([seed, KINDS.index(kind), index])
     if kind == "none":
-        return silent_stream(rng), [(0.0, 28.0, "sil")]
+        return silent_stream(rng, STREAM_S), [(0.0, STREAM_S, "sil")]
     voices = {"espeak": espeak_utterances, "kokoro": kokoro_utterances}[kind](rng)
     sound, segments = speech_stream(voices, rng)
     babble, _ = speech_stream(espeak_utterances(rng), rng)

@@ -19,7 +19,7 @@ CHANNELS = (
 )  # fmt: skip
 """Lip detail in ARKit coefficients; aperture 0..1 of wide open, width -1..1 of the widest change."""
 
-LEAD_S, ROUNDING_LEAD_S = 0.045, 0.0
+LEAD_S, ROUNDING_LEAD_S = 0.02, -0.02
 """Opening and closing run ahead of the sound; the corners come later (measured on GRID, whose clips are in sync)."""
 
 _ROUNDING = ("mouthFunnel", "mouthPucker", "mouthStretch", "mouthSmile", "width")

@@ -372,12 +372,3 @@ def speech_stream(utterances: Iterator[Utterance], rng: np.random.Generator) -> 
     segments.append((time, STREAM_S, "sil"))
     return sound, join_segments(segments)
 
-
-def silent_stream(rng: np.random.Generator) -> np.ndarray:
-    """28 s of sounds nobody speaks, one after the other, (n,) float32."""
-    parts: list[np.ndarray] = []
-    while sum(len(part) for part in parts) < STREAM_S * RATE:
-        part = no_speech(rng, rng.uniform(3, 9))
-        part = part / (np.abs(part).max() + 1e-6) * 10 ** (rng.uniform(-50, -3) / 20)
-        parts.append(part)
-    return np.concatenate(parts)[: int(STREAM_S * RATE)].astype(np.float32)

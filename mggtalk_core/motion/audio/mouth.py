@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d, grey_opening, maximum_filter1d
+from scipy.ndimage import gaussian_filter1d, grey_opening, maximum_filter1d, minimum_filter1d
 
 from ...headmodel.arkit import ARKIT_INDEX, ARKIT_NAMES
 from ...headmodel.model import HeadModel, load_head_model
@@ -28,6 +28,7 @@ SPEECH_APERTURE = (0.007, 0.093, 0.197)
 """5th, 50th and 95th percentile of the lip gap in real speech, inter-ocular distances (same measurement)."""
 
 _SHORTEST_SILENCE_S = 0.35  # shorter pauses do not close the mouth of real speakers
+_CLOSING_S, _OPENING_S = 0.1, 0.3  # lips are still closing after the last sound, and part this long before the first
 _APERTURE, _WIDTH, _SILENCE, _BILABIAL = (OUTPUTS.index(n) for n in ("aperture", "width", "silence", "bilabial"))
 
 
@@ -109,8 +110,11 @@ def gates(outputs: np.ndarray, level: np.ndarray) -> tuple[np.ndarray, np.ndarra
         level: (T,) dB re full scale; below -70 dB there is nothing to hear, whatever the head says.
     """
     silence = np.where(level < -70, 1.0, 1 / (1 + np.exp(-outputs[:, _SILENCE])))
-    shortest = round(_SHORTEST_SILENCE_S * FEATURE_RATE)
-    silence = gaussian_filter1d(grey_opening(silence, min(shortest, len(silence))), 2.5)
+    shortest, closing, opening = (round(s * FEATURE_RATE) for s in (_SHORTEST_SILENCE_S, _CLOSING_S, _OPENING_S))
+    silence = grey_opening(silence, min(shortest, len(silence)))
+    # the least of the last 0.1 s and the next 0.3 s; at the ends of the clip silence goes on
+    silence = minimum_filter1d(silence, closing + opening + 1, origin=(closing - opening) // 2, mode="nearest")
+    silence = gaussian_filter1d(silence, 2.5)
     bilabial = 1 / (1 + np.exp(-gaussian_filter1d(outputs[:, _BILABIAL], 0.7)))
     return silence.astype(np.float32), bilabial.astype(np.float32)
 
