@@ -134,12 +134,12 @@ def register_models_folder() -> None:
 
 
 def offer_demo_files() -> None:
-    """Puts the demo portrait and speech into ComfyUI's input folder, so that the templates run as they open."""
+    """Puts the demo portrait, speech and driving clip into ComfyUI's input folder: the templates run as they open."""
     import folder_paths
 
     from ..mggtalk_core.assets import DEMO_PORTRAIT, DEMO_SPEECH
 
-    for source in (DEMO_PORTRAIT, DEMO_SPEECH):
+    for source in (DEMO_PORTRAIT, DEMO_SPEECH, Path(__file__).parent / "assets" / "demo_driving.mp4"):
         target = Path(folder_paths.get_input_directory()) / f"mggtalk_{Path(source).name}"
         if not target.exists():
             shutil.copyfile(source, target)
