@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import save
 
+from mggtalk_core.gaussians import head as head_format
 from mggtalk_core.gaussians.splat_io import encode_splat
 from mggtalk_core.headmodel.arkit import ARKIT_NAMES
 from mggtalk_core.types import Gaussians
@@ -114,22 +115,15 @@ def _gaussians(count: int = 20) -> Gaussians:
 
 
 def head_tensors() -> dict[str, np.ndarray]:
-    """Tensors of a tiny saved head."""
-    n, v, f, s = 12, 8, 6, 32
-    return dict(
-        positions=np.zeros((n, 3), np.float32), covars=np.full((n, 6), 1e-6, np.float32),
-        colors=np.zeros((n, 3), np.float32), opacities=np.ones(n, np.float32), faces=np.zeros(n, np.int32),
-        barycentric=np.full((n, 3), 1 / 3, np.float32), expression_weight=np.ones(n, np.float32),
-        pose_weight=np.ones(n, np.float32), origin=np.zeros(n, np.uint8), vertices=np.zeros((v, 3), np.float32),
-        triangles=np.zeros((f, 3), np.int32), expression_basis=np.zeros((52, v, 3), np.float16),
-        source_expression=np.zeros(52, np.float32), neck=np.zeros(3, np.float32), viewmat=np.eye(4, dtype=np.float32),
-        K=np.eye(3, dtype=np.float32), background=np.zeros((s, s, 3), np.uint8),
-        alpha=np.zeros((s, s), np.uint8),
-        photo=np.zeros((s, s, 3), np.uint8), crop_to_photo=np.zeros((2, 3)),
-    )  # fmt: skip
+    """Tensors of a tiny saved head, of the shapes the current format has."""
+    sizes = {"N": 12, "V": 8, "F": 6, "S": 32, "H": 40, "W": 48, "E": 52}
+    return {
+        name: np.zeros([sizes.get(size) or int(size) for size in shape], kind)
+        for name, (kind, shape) in head_format._LAYOUT.items()
+    }
 
 
-HEAD_METADATA = {"format": "mggtalk-head", "version": "1", "warnings": "[]"}
+HEAD_METADATA = {"format": "mggtalk-head", "version": str(head_format.FORMAT_VERSION), "warnings": "[]"}
 
 
 def _safetensors(header: dict | bytes, body: bytes = b"", length: int | None = None) -> bytes:
@@ -227,6 +221,8 @@ def handmade() -> Iterator[tuple[str, str, str, bytes]]:
     yield "audio", "infinite", "wav", wav(np.full(4000, np.inf, np.float32), bits=32, kind=3)
     yield "audio", "huge values", "wav", wav(np.full(4000, 3e38, np.float32), bits=32, kind=3)
     yield "audio", "unknown codec", "wav", wav(tone, kind=0x7777)
+    title = b"INFOINAM" + struct.pack("<I", 6) + b"caf\xe9\xff\0"
+    yield "audio", "tag not UTF-8", "wav", wav(tone) + b"LIST" + struct.pack("<I", len(title)) + title
     yield "audio", "a photo", "wav", _encoded(picture, "JPEG")
     yield "audio", "video without sound", "mp4", video("mp4", [0, 40], sound=False)
     yield "audio", "tag only", "mp3", b"ID3\x04\0\0\x7f\x7f\x7f\x7f" + bytes(99)
@@ -300,7 +296,7 @@ def handmade() -> Iterator[tuple[str, str, str, bytes]]:
         yield "head", f"NaN {name}", "safetensors", save(
             {**tensors, name: np.full_like(tensors[name], np.nan)}, HEAD_METADATA)  # fmt: skip
     yield "head", "warnings not JSON", "safetensors", save(tensors, {**HEAD_METADATA, "warnings": "["})
-    yield "head", "version 9", "safetensors", save(tensors, {**HEAD_METADATA, "version": "9"})
+    yield "head", "another version", "safetensors", save(tensors, {**HEAD_METADATA, "version": "999"})
     yield "head", "no metadata", "safetensors", save(tensors)
 
 

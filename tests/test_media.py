@@ -1,12 +1,14 @@
 """Sound, pictures and video at the door: written and read back, on generated and real files."""
 
 import json
+import struct
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 from conftest import shared_data
+from hostile import wav
 from PIL import Image, PngImagePlugin
 
 from mggtalk_core import model_files
@@ -260,6 +262,16 @@ def test_sound_of_every_common_kind(tmp_path):
         assert abs(heard.samples - rate) <= 2400, codec
         for_driving = read_audio(path, sample_rate=16_000, channels=1)
         assert for_driving.waveform.shape[0] == 1 and abs(for_driving.seconds - heard.seconds) < 0.001
+
+
+def test_tags_in_any_encoding_do_no_harm(tmp_path):
+    title = b"INFOINAM" + struct.pack("<I", 6) + b"caf\xe9\xff\0"  # Latin-1, as old recorders write it
+    path = tmp_path / "a.wav"
+    tags = b"LIST" + struct.pack("<I", len(title)) + title
+    whole = wav(np.arange(8000, dtype=np.int16))
+    data = whole[:36] + tags + whole[36:]
+    path.write_bytes(data[:4] + struct.pack("<I", len(data) - 8) + data[8:])
+    assert read_audio(path).samples == 8000
 
 
 def test_bad_waveforms_are_refused():

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .files import require_file
+from .files import open_media, require_file
 
 MIN_RATE, MAX_RATE = 4_000, 384_000
 MAX_CHANNELS = 32
@@ -74,7 +74,7 @@ def _open_track(path: str | Path):
 
     path = require_file(path, "audio")
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with open_media(path) as container:
             if not container.streams.audio:
                 raise InputError(f"{path}: there is no sound in this file; give a file with an audio track")
             stream = container.streams.audio[0]

@@ -38,6 +38,15 @@ def require_file(path: str | Path, what: str) -> Path:
     return path.absolute()
 
 
+def open_media(path: Path):
+    """PyAV's input container of a file whose tags may be in any encoding."""
+    import av
+
+    # before 19, PyAV refuses tags that aren't UTF-8 unless told otherwise; 19 keeps them and has no such argument
+    options = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+    return av.open(str(path), **options)
+
+
 def require_output(path: str | Path, what: str = "output", suffixes: tuple[str, ...] = ()) -> Path:
     """The path of a file that can be written: its folder exists and is writable, its ending is one of `suffixes`.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .files import require_file
+from .files import open_media, require_file
 from .timing import MAX_FPS, MIN_FPS, exact_fps
 
 MIN_SIDE = 32
@@ -41,7 +41,7 @@ class VideoReader:
 
         self.path = require_file(path, "video")
         try:
-            with av.open(str(self.path), metadata_errors="replace") as container:
+            with open_media(self.path) as container:
                 streams = [s for s in container.streams.video if not int(s.disposition) & ATTACHED_PICTURE]
                 if not streams:
                     raise InputError(f"{self.path}: there is no picture in this file; give a video")
@@ -69,7 +69,7 @@ class VideoReader:
 
         index, start = 0, None
         try:
-            with av.open(str(self.path), metadata_errors="replace") as container:
+            with open_media(self.path) as container:
                 stream = container.streams[self._stream_index]
                 stream.thread_type = "AUTO"
                 for frame in container.decode(stream):
