@@ -13,6 +13,17 @@ from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UP
 from ..types import VISIBLE, PointCloud
 
 TOOTH_WHITE = np.array([1.0, 0.97, 0.92], np.float32)
+UPPER_TOOTH_WIDTHS = (0.0085, 0.0065, 0.0075, 0.007, 0.007, 0.010)
+LOWER_TOOTH_WIDTHS = (0.0053, 0.0059, 0.0069, 0.007, 0.007, 0.011)
+"""From the middle outward, metres (mean crown widths in dental anatomy)."""
+
+GAP_HALF_WIDTH, GAP_DARKNESS = 0.0005, 0.35
+GUM_SHARE = 0.22
+"""How much of a tooth strip's height is gum."""
+
+ENOUGH_TEETH = 60
+"""Visible tooth pixels from which on their colour is trusted."""
+
 MOUTH_DEPTH = 0.05
 """Length, metres, over which the mouth darkens inward."""
 
@@ -31,12 +42,13 @@ def hidden_colors(points: PointCloud, hidden: np.ndarray, head: HeadModel) -> np
     inward = np.clip((positions[:, 2] - mouth_centre(portrait.vertices, head)[2]) / MOUTH_DEPTH, 0, 1)[:, None]
 
     colors = np.empty((len(hidden), 3), np.float32)
-    colors[cavity] = (lips * [1, 0.75, 0.75]) * 0.75 * np.exp(-3 * inward[cavity])
-    teeth = (part == UPPER_TEETH) | (part == LOWER_TEETH)
+    colors[cavity] = (lips * [1, 0.75, 0.75]) * 0.45 * np.exp(-2 * inward[cavity])
     frontal = 0.55 + 0.45 * np.clip(-normals[:, 2:], 0, 1)
-    enamel = 0.35 * skin + 0.65 * TOOTH_WHITE * min(1.35 * float(skin.mean()) + 0.2, 0.97)
     shade = (0.3 + 0.7 * frontal) * np.exp(-np.clip(inward - 0.25, 0, 1))
-    colors[teeth] = (enamel * shade)[teeth]
+    enamel, gum = _enamel_color(points, head, skin), lips * [1, 0.75, 0.75] * 0.9
+    for row, widths in ((UPPER_TEETH, UPPER_TOOTH_WIDTHS), (LOWER_TEETH, LOWER_TOOTH_WIDTHS)):
+        teeth = part == row
+        colors[teeth] = _row_of_teeth(positions[teeth], row == UPPER_TEETH, widths, enamel, gum) * shade[teeth]
     tongue = part == TONGUE
     upward = 0.5 + 0.5 * np.clip(-0.5 * normals[:, 1:2] - 0.7 * normals[:, 2:], 0, 1)
     colors[tongue] = (lips * [1, 0.8, 0.8] * upward * np.exp(-1.5 * inward))[tongue]
@@ -45,6 +57,33 @@ def hidden_colors(points: PointCloud, hidden: np.ndarray, head: HeadModel) -> np
     surface = (part == SKIN) & ~cavity
     colors[surface] = _skin_colors(points, positions[surface], head)
     return colors.clip(0, 1)
+
+
+def _row_of_teeth(
+    positions: np.ndarray, upper: bool, widths: tuple[float, ...], enamel: np.ndarray, gum: np.ndarray
+) -> np.ndarray:
+    """Unshaded colours (n, 3) of one row of teeth at canonical positions (n, 3) m: enamel, gaps between teeth, gum.
+
+    The head model has one smooth strip per row; where teeth part is drawn by their anatomical widths.
+    """
+    if not len(positions):
+        return np.zeros((0, 3), np.float32)
+    middle = 0.5 * (positions[:, 0].min() + positions[:, 0].max())
+    gaps = np.concatenate([[0.0], np.cumsum(widths)])
+    from_gap = np.abs(np.abs(positions[:, :1] - middle) - gaps).min(1)
+    dark = GAP_DARKNESS * np.exp(-((from_gap / GAP_HALF_WIDTH) ** 2))
+    height = (positions[:, 1] - positions[:, 1].min()) / (np.ptp(positions[:, 1]) + 1e-9)
+    from_gum = height if upper else 1 - height  # y points down
+    gum_share = np.clip((GUM_SHARE + 0.05 - from_gum) / 0.1, 0, 1)[:, None]
+    return enamel * (1 - dark[:, None]) * (1 - gum_share) + gum * gum_share
+
+
+def _enamel_color(points: PointCloud, head: HeadModel, skin: np.ndarray) -> np.ndarray:
+    """Tooth colour (3,): that of the teeth the photo shows, or a white that fits its light."""
+    shown = (points.origin == VISIBLE) & np.isin(head.parts[points.faces], (UPPER_TEETH, LOWER_TEETH))
+    if shown.sum() > ENOUGH_TEETH:
+        return np.percentile(points.colors[shown], 80, axis=0)
+    return 0.35 * skin + 0.65 * TOOTH_WHITE * min(1.35 * float(skin.mean()) + 0.2, 0.97)
 
 
 def _normals(points: PointCloud, chosen: np.ndarray, head: HeadModel) -> np.ndarray:

@@ -18,7 +18,7 @@ from .symmetry import in_free_space
 HIDDEN_MARGIN = 0.0012
 """How far behind the visible surface hidden surface must lie, metres: nearer, it would shine through."""
 
-CAVITY_SPACING, TEETH_SPACING, TONGUE_SPACING, EYE_SPACING, SKIN_SPACING = 0.0020, 0.0014, 0.0018, 0.0012, 0.0018
+CAVITY_SPACING, TEETH_SPACING, TONGUE_SPACING, EYE_SPACING, SKIN_SPACING = 0.0020, 0.0007, 0.0018, 0.0012, 0.0018
 """Distance between sampled points, metres; finer where the eye looks."""
 
 DETAIL_SPACING = 0.0012
