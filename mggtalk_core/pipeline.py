@@ -147,9 +147,8 @@ def render_video(
     seconds = {} if seconds is None else seconds
     with _timed(seconds, "build"):
         further = [read_photo(path) for path in further_images] + (frames_of_clip(video_source) if video_source else [])
-        head = build_head(
-            read_photo(image), model=load_model(checkpoint), size=size, face_index=face_index, further_photos=further
-        )
+        model = load_model(checkpoint)
+        head = build_head(read_photo(image), model=model, size=size, face_index=face_index, further_photos=further)
     motion = onto_portrait(motion, head)
     if camera == "orbit":
         camera = orbit_cameras(head.camera.resized(size, size), len(motion), motion.fps)
@@ -158,7 +157,9 @@ def render_video(
         sources={"image": image, **(sources or {})},
         settings={"size": size, "fps": motion.fps, "framing": framing, **(settings or {})},
     )
-    frames = render_frames(head, motion, camera=camera, size=size, background=background, framing=framing)
+    frames = render_frames(
+        head, motion, camera=camera, size=size, background=background, framing=framing, inpainter=model.inpainter
+    )
     seconds["encode"] = 0.0
     begin = time.perf_counter()
     first, _ = next(frames)

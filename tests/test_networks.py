@@ -9,6 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from mggtalk_core.assets import DEMO_PORTRAIT
 from mggtalk_core.gaussians.decoders import GaussianDecoder, SymGaussianDecoder
+from mggtalk_core.gaussians.deformation_network import DeformationNetwork
+from mggtalk_core.gaussians.densify import Densify
 from mggtalk_core.gaussians.identity_encoder import IdentityEncoder, sample_features
 from mggtalk_core.gaussians.light import Relighter, fit_light, sh_basis, turned_light
 from mggtalk_core.gaussians.sgp import predict_invisible, predict_visible
@@ -18,6 +20,7 @@ from mggtalk_core.headmodel.model import load_head_model
 from mggtalk_core.media.image import read_photo
 from mggtalk_core.model import MGGTalkModel
 from mggtalk_core.portrait.analysis import analyze_portrait
+from mggtalk_core.rendering.inpainter import Inpainter, crop_boxes, inpaint
 
 SIZE = 128
 
@@ -45,10 +48,11 @@ def test_untrained_decoders_leave_the_prior_untouched(points, prior):
     torch.manual_seed(0)
     model = MGGTalkModel(
         identity_encoder=IdentityEncoder(), gaussian_decoder=GaussianDecoder(),
-        sym_gaussian_decoder=SymGaussianDecoder(),
+        sym_gaussian_decoder=SymGaussianDecoder(), densify=Densify(), deformation=DeformationNetwork(),
     )  # fmt: skip
     decoded = head_of(model, points)
-    for name in ("positions", "covars", "colors", "opacities"):
+    assert len(decoded) == len(prior)
+    for name in ("positions", "covars", "colors", "opacities", "expression_basis"):
         torch.testing.assert_close(getattr(decoded, name), getattr(prior, name), rtol=0, atol=0)
 
 
@@ -77,6 +81,36 @@ def test_trained_geo_refine_moves_the_surface_inside_its_bounds(portrait):
     moved = (refined.depth - depth_map.depth)[person]
     assert (moved > 0.02).all() and (moved <= 0.0601).all()
     assert np.isfinite(refined.normals).all()
+
+
+def test_children_take_over_from_their_parents(points, prior):
+    torch.manual_seed(0)
+    densify = Densify()
+    torch.nn.init.constant_(densify.head.bias[:1], 0.5)
+    dense = head_of(MGGTalkModel(identity_encoder=IdentityEncoder(), densify=densify), points)
+    count = len(prior)
+    assert len(dense) == 5 * count
+    share = np.tanh(0.5)
+    torch.testing.assert_close(dense.opacities[:count], prior.opacities * (1 - share), atol=1e-5, rtol=0)
+    assert (dense.faces[count:].reshape(-1, 4) == prior.faces[:, None]).all()
+    centre = dense.positions[count:].reshape(-1, 4, 3).mean(1)
+    torch.testing.assert_close(centre, prior.positions, atol=1e-6, rtol=0)  # untrained places are symmetric
+    spread = dense.covars[count:, [0, 3, 5]].sum(1) / prior.covars[:, [0, 3, 5]].sum(1).repeat_interleave(4)
+    torch.testing.assert_close(spread, torch.full_like(spread, 0.36), atol=1e-3, rtol=0)
+
+
+def test_inpainter_is_zero_untrained_and_stays_inside_its_boxes(prior):
+    frame = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    boxes = crop_boxes(prior, prior.camera, np.zeros(3), np.zeros(3))
+    network = Inpainter()
+    np.testing.assert_array_equal(inpaint(network, frame, boxes), frame)
+    torch.nn.init.constant_(network.head.bias, 1.0)
+    changed = (inpaint(network, frame, boxes) != frame).any(2)
+    rows, columns = np.mgrid[:SIZE, :SIZE] + 0.5
+    inside = np.zeros((SIZE, SIZE), bool)
+    for column, row, half in boxes:
+        inside |= (np.abs(columns - column) <= half + 1) & (np.abs(rows - row) <= half + 1)
+    assert changed[~inside].sum() == 0 and changed[inside].mean() > 0.3
 
 
 def test_features_are_sampled_where_the_pixel_is():

@@ -41,6 +41,10 @@ class Residual:
     opacity: torch.Tensor  # (n,) added to the logit
     log_scale: torch.Tensor  # (n, 3) added to the logarithms of the half axes
 
+    def cpu(self) -> Residual:
+        """The same in main memory."""
+        return Residual(self.color.cpu(), self.opacity.cpu(), self.log_scale.cpu())
+
 
 class _PointDecoder(nn.Module):
     """MLP over point features, identity features and the person's code."""

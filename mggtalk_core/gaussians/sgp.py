@@ -15,7 +15,8 @@ from ..headmodel.personal import personal_expression_basis
 from ..model import MGGTalkModel
 from ..rendering.rasterizer import render
 from ..types import INTERIOR, VISIBLE, PointCloud
-from .decoders import PointInputs, apply_residual, hidden_inputs, visible_inputs
+from .decoders import apply_residual, hidden_inputs, visible_inputs
+from .densify import add_children, parent_inputs
 from .head import GaussianHead, covars_from_axes
 from .hidden_colors import hidden_colors
 from .identity_encoder import encoder_input, sample_features
@@ -91,6 +92,12 @@ def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> Gaussia
     normals = surface_normals(points, head)
     if model.sym_gaussian_decoder is not None:
         points = _decode_hidden(model, points, normals, head)
+    if model.densify is not None:
+        points = _densified(model, points, normals)
+        normals = surface_normals(points, head)
+    expression_basis = personal_expression_basis(head, portrait.vertices, portrait.fit.expression)
+    if model.deformation is not None:
+        expression_basis = expression_basis + _action_residual(model, points)
     return GaussianHead(
         positions=torch.from_numpy(points.positions),
         covars=torch.from_numpy(covars_from_axes(points.axes)),
@@ -105,9 +112,7 @@ def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> Gaussia
         light=torch.from_numpy(fit_light(points, normals, head)),
         vertices=torch.from_numpy(portrait.vertices),
         triangles=torch.from_numpy(head.faces),
-        expression_basis=torch.from_numpy(
-            personal_expression_basis(head, portrait.vertices, portrait.fit.expression)
-        ),
+        expression_basis=torch.from_numpy(expression_basis),
         source_expression=torch.from_numpy(portrait.fit.expression),
         neck=torch.from_numpy(head.neck),
         viewmat=torch.from_numpy(portrait.camera.viewmat),
@@ -132,22 +137,38 @@ def prior_hidden_colors(points: PointCloud) -> PointCloud:
 def _decode_visible(model: MGGTalkModel, points: PointCloud) -> PointCloud:
     head = load_head_model()
     inputs = visible_inputs(points, surface_normals(points, head), head)
-    features, code = _identity(model, points, inputs)
-    return apply_residual(points, points.origin == VISIBLE, model.gaussian_decoder(inputs.features, features, code))
+    features, code = _identity(model, points, inputs.pixels)
+    residual = model.gaussian_decoder(inputs.features.to(model.device), features, code)
+    return apply_residual(points, points.origin == VISIBLE, residual.cpu())
 
 
 @torch.no_grad()
 def _decode_hidden(model: MGGTalkModel, points: PointCloud, normals: np.ndarray, head: HeadModel) -> PointCloud:
     inputs = hidden_inputs(points, normals, head)
-    features, code = _identity(model, points, inputs)
-    return apply_residual(points, points.origin != VISIBLE, model.sym_gaussian_decoder(inputs.features, features, code))
+    features, code = _identity(model, points, inputs.pixels)
+    residual = model.sym_gaussian_decoder(inputs.features.to(model.device), features, code)
+    return apply_residual(points, points.origin != VISIBLE, residual.cpu())
 
 
-def _identity(model: MGGTalkModel, points: PointCloud, inputs: PointInputs) -> tuple[torch.Tensor, torch.Tensor]:
-    """Identity features (n, F) at the points' pixels and the person's code (1, C)."""
+@torch.no_grad()
+def _densified(model: MGGTalkModel, points: PointCloud, normals: np.ndarray) -> PointCloud:
+    """The cloud with children (paper: Densify)."""
+    features, code = _identity(model, points, torch.from_numpy(points.pixels.clip(0)))
+    inputs = parent_inputs(points, normals).to(model.device)
+    return add_children(points, model.densify(inputs, features, code).cpu())
+
+
+@torch.no_grad()
+def _action_residual(model: MGGTalkModel, points: PointCloud) -> np.ndarray:
+    """This person's corrections of the actions (52, V, 3) m (paper: Deformation)."""
+    _, code = _identity(model, points, torch.zeros((1, 2), dtype=torch.int64))
+    return model.deformation(code).cpu().numpy()
+
+
+def _identity(model: MGGTalkModel, points: PointCloud, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Identity features (n, F) at pixels (n, 2) and the person's code (1, C), on the model's device."""
     portrait = points.portrait
     image, alpha = torch.from_numpy(portrait.image), torch.from_numpy(portrait.alpha)
-    feature_map, code = model.identity_encoder(
-        encoder_input(image, alpha, torch.from_numpy(points.depth_map.normals))
-    )
-    return sample_features(feature_map, inputs.pixels, len(portrait.image)), code
+    inputs = encoder_input(image, alpha, torch.from_numpy(points.depth_map.normals)).to(model.device)
+    feature_map, code = model.identity_encoder(inputs)
+    return sample_features(feature_map, pixels.to(model.device), len(portrait.image)), code

@@ -87,7 +87,8 @@ def refine_depth(network: GeoRefineUNet, portrait: Portrait, depth_map: DepthMap
     """The depth map with the network's offsets added; binding and mask stay."""
     from .depth import normals_from_depth
 
-    offset = network(refine_inputs(portrait, depth_map))[:, None]
+    device = next(network.parameters()).device
+    offset = network(refine_inputs(portrait, depth_map).to(device)).cpu()[:, None]
     size = portrait.image.shape[0]
     offset = nn.functional.interpolate(offset, (size, size), mode="bilinear", align_corners=False)[0, 0].numpy()
     if not offset.any():

@@ -20,6 +20,7 @@ from ..gaussians.light import Relighter
 from ..portrait.background import person_hole
 from ..types import Camera, Motion
 from .cpus import available_cpus
+from .inpainter import Inpainter, crop_boxes, inpaint
 from .rasterizer import choose_backend, render
 
 Background = Literal["photo", "transparent"] | tuple[float, float, float] | np.ndarray
@@ -56,6 +57,7 @@ def render_frames(
     start: int = 0,
     count: int | None = None,
     backend: str = "auto",
+    inpainter: Inpainter | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Frames rgb (H, W, 3) uint8 and alpha (H, W) uint8 of a driven head, in constant memory.
 
@@ -64,6 +66,7 @@ def render_frames(
         size: side of the frames in pixels (with `camera` None and framing "crop").
         framing: "crop" shows the square crop around the head; "paste" puts it back into the whole photo.
         start, count: the part of the motion to render, for rendering in pieces.
+        inpainter: corrects mouth and eyes in the finished frame.
 
     Raises:
         InputError: an empty range, a camera with framing "paste", or too few cameras or background pictures.
@@ -97,6 +100,8 @@ def render_frames(
         colors = relighter.colors(motion.rotation[index])
         picture = pictures[index] if pictures.ndim == 4 else pictures
         rgb, alpha = draw(means, covars, colors, view, picture)
+        if inpainter is not None:
+            rgb = inpaint(inpainter, rgb, crop_boxes(head, view, motion.rotation[index], motion.translation[index]))
         return _paste(canvas, rgb, alpha) if canvas.photo is not None else (rgb, alpha)
 
     yield from _in_order(paint, range(start, stop), workers)

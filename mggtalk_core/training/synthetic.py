@@ -28,6 +28,9 @@ SUPERSAMPLE = 2
 IRIS_ANGLE, PUPIL_ANGLE = 0.52, 0.19
 """Half angles, radians, of iris and pupil seen from the eyeball's centre."""
 
+BALD_SHARE = 0.25
+"""So many have no hair: a network that sees few of them gives everybody hair."""
+
 CROP_METRES = 0.37
 """Width of what the camera sees at the head: as wide as the crop of a real portrait."""
 
@@ -98,7 +101,7 @@ def sample_person(rng: np.random.Generator, wardrobe: Wardrobe, head: HeadModel)
         identity=identity,
         skin=skin,
         skin_gain=(rng.uniform(0.8, 1.15) * rng.uniform(0.95, 1.05, 3)).astype(np.float32),
-        hair=-1 if rng.random() < 0.08 else int(rng.integers(len(wardrobe.hair))),
+        hair=-1 if rng.random() < BALD_SHARE else int(rng.integers(len(wardrobe.hair))),
         hair_tint=HAIR_TINTS[rng.integers(len(HAIR_TINTS))] * rng.uniform(0.7, 1.2),
         brow=int(rng.integers(len(wardrobe.brows))),
         lash=int(rng.integers(len(wardrobe.lashes))),

@@ -24,7 +24,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..media.files import atomic_path, require_file
-from ..weights import write_checkpoint
+from ..weights import read_checkpoint, write_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +95,10 @@ def train(config: str, output: str, *, resume: bool = False) -> dict:
     stage = make_stage(settings, path.parent)
     if isinstance(stage, dict):  # a stage that has its own short loop and is done
         return stage
+    if settings.start:
+        started = read_checkpoint(require_file(path.parent / settings.start, "start"))
+        for name, network in stage.networks.items():
+            network.load_state_dict(getattr(started, name).state_dict())
     report = fit(stage, settings, folder, rank=rank, world=world, resume=resume)
     if world > 1:
         torch.distributed.destroy_process_group()

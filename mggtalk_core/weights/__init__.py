@@ -13,10 +13,13 @@ from torch import nn
 
 from ..errors import InputError
 from ..gaussians.decoders import GaussianDecoder, SymGaussianDecoder
+from ..gaussians.deformation_network import DeformationNetwork
+from ..gaussians.densify import Densify
 from ..gaussians.identity_encoder import IdentityEncoder
 from ..geometry.refine import GeoRefineUNet
 from ..media.files import atomic_path, require_file
 from ..model import MGGTalkModel
+from ..rendering.inpainter import Inpainter
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,9 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "identity_encoder": IdentityEncoder,
     "gaussian_decoder": GaussianDecoder,
     "sym_gaussian_decoder": SymGaussianDecoder,
+    "densify": Densify,
+    "deformation": DeformationNetwork,
+    "inpainter": Inpainter,
 }
 """Field of `MGGTalkModel` -> the class a checkpoint builds for it."""
 
