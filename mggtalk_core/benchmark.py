@@ -44,10 +44,15 @@ def table(report: dict) -> str:
     columns = list(rows[0])
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for row in rows:
-        cells = (f"{row[c]:.3g}" if isinstance(row[c], float) else "-" if row[c] is None else str(row[c]) for c in columns)
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(_cell(row[column]) for column in columns) + " |")
     head = [f"{key}: {value}" for key, value in report.items() if not isinstance(value, (list, dict))]
     return "\n".join([*head, "", *lines])
+
+
+def _cell(value) -> str:
+    if isinstance(value, float):
+        return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return "-" if value is None else str(value)
 
 
 def machine() -> dict:
@@ -207,14 +212,14 @@ def floor_ms(video_input) -> float:
     few = 512
     sample = [a[:: max(n // few, 1)][:few] for a in (means, covars, opacities, colors)]
     gaussians = pad_to_group(len(sample[0]), sample[0], sample[1], None, None, sample[2], sample[3])
-    cost = np.zeros(whole.tile_rows, np.int64)
+    cost, extent = np.zeros(whole.tile_rows, np.int64), np.zeros((2, 8), np.float32)
     small = Workspace()
     frame = Frame(small, gaussians, 3, camera, width, height, 1)
 
     def project():
         kernels.project(
             0, frame.n, gaussians[0], gaussians[1], None, None, gaussians[4], gaussians[5], frame.channels,
-            frame.planes, camera, small.records, small.boxes, small.depths, cost,
+            frame.planes, camera, small.records, small.boxes, small.depths, extent, cost,
         )  # fmt: skip
 
     # One tile under 8 x 8 pixel Gaussians, too faint for any pixel to stop.
@@ -236,25 +241,27 @@ def floor_ms(video_input) -> float:
         )  # fmt: skip
 
     many = 4096
-    keys, ids = rng.integers(0, 1 << 22, many).astype(np.uint32), np.arange(many, dtype=np.int32)
-    keys_out, ids_out, histogram = np.empty_like(keys), np.empty_like(ids), np.zeros(2048, np.int32)
+    entries = rng.integers(0, 1 << 22, many).astype(np.uint64) << np.uint64(32)
+    entries_out = np.empty_like(entries)
+    ends = np.cumsum(np.bincount((entries >> np.uint64(32)).astype(np.int64) & kernels.RADIX_MASK, minlength=1))
+    starts = np.concatenate([[0], ends[:-1]]).astype(np.int32)
     picture, target = np.zeros((height, width, 4), np.uint8), np.zeros((height, width, 4), np.uint8)
     repeats = 40
     per_item = _in_turns(
         {
             "project": lambda: [project() for _ in range(repeats)],
             "sort": lambda: [
-                kernels.radix_pass(many, 0, shift, keys, ids, keys_out, ids_out, histogram)
-                for shift in (0, kernels.RADIX_BITS) * repeats
+                kernels.radix_pass(many, 0, entries, entries_out, starts.copy()) for _ in range(2 * repeats)
             ],
             "splat": lambda: [splat() for _ in range(repeats)],
             "write": lambda: np.copyto(target, picture),
         }
     )
     share = {name: value[0] / (1 if name == "write" else repeats) for name, value in per_item.items()}
-    return float(
-        share["project"] * n / frame.n + share["sort"] * n / many + share["splat"] * groups / tile_groups + share["write"]
-    )
+    share["project"] *= n / frame.n
+    share["sort"] *= n / many
+    share["splat"] *= groups / tile_groups
+    return float(sum(share.values()))
 
 
 # ---- pipeline --------------------------------------------------------------------------------------------------------

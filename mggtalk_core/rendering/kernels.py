@@ -10,7 +10,7 @@ Buffers (N Gaussians, H x W pixels, P planes = colour channels, plus one for dep
              2 A, 3 B, 4 C       log2(alpha) = log2_opacity + A dx^2 + B dx dy + C dy^2   (negative conic times log2 e)
              5 log2_opacity
              6, 7                int16 x0, x1, y0, y1: the same box as in `boxes`
-             8 q                 2**(2 C), the factor between the alpha ratios of successive rows; 0: not usable
+             8 q                 2**(2 C), the factor between the alpha ratios of successive rows; negative: steep
              9 ...               the P planes (colours, then depth)
     boxes    (N, 4) int16        inclusive pixel box x0, x1, y0, y1 outside which alpha < 1/255; x0 > x1 = not drawn
     depths   (N,) float32        camera z, metres; as bits they sort like integers because z > 0
@@ -19,8 +19,9 @@ Buffers (N Gaussians, H x W pixels, P planes = colour channels, plus one for dep
 
 Folding the opacity into the exponent makes alpha one exp2 with no product after it, and even that is rare: down a
 column of pixels the exponent is a parabola, so alpha follows from the row above by alpha *= r, r *= q with constant q.
-Two exp2 start each run of `RUN` rows (rounding grows with the square of its length; at 16 rows it is still below what
-float32 pixel coordinates cost). A tile is 32 x 32 pixels; its
+Two exp2 start each run of
+16 rows, or 5 where the parabola is steep; rounding grows with the square of the run's length and at 16 rows is still
+below what float32 pixel coordinates cost. A tile is 32 x 32 pixels; its
 transmittance T and planes stay in a small buffer that fits the first-level cache, one row after another:
 [T | plane 0 | plane 1 ...], `ROW_STRIDE` floats each (32 + 8, because 8-pixel groups start at any column).
 
@@ -30,6 +31,8 @@ sign bit: T * (1 - alpha) stays negative, so the one comparison T * (1 - alpha) 
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from llvmlite import ir
@@ -46,10 +49,11 @@ TILE = 1 << TILE_SHIFT
 ROW_STRIDE = TILE + WIDTH
 GEOMETRY = 9  # floats of a record before its planes
 RUN = 16  # rows between two exact evaluations of alpha
-MAX_RISE = 50.0  # log2: largest change of alpha in a run; taller parabolas are evaluated row by row
-FLOOR = -60.0  # log2: alpha starts no lower. FLOOR + MAX_RISE < log2(1/255), so a clamped lane never becomes visible,
-# and FLOOR - MAX_RISE + log2(T_MIN) > -126: no denormal number, which would cost 100 cycles each, ever appears
+STEEP_RUN = 5  # the same for steep parabolas
+MAX_BEND = 56.0  # log2: |C| rows^2 above which a run must be short; 5 rows never exceed it, since |C| <= 2.41
+FLOOR = -106.0  # log2: no column that will be visible within a run starts lower: -(sqrt(MAX_BEND) + sqrt(8))^2
 RADIX_BITS = 11
+RADIX_MASK = (1 << RADIX_BITS) - 1
 CHECK_EVERY = 128  # Gaussians blended between two looks at whether the whole tile has stopped
 
 LOG2_E = 1.4426950408889634
@@ -115,13 +119,13 @@ class _View:
 
 @intrinsic
 def _project8(
-    tyctx, i, means, covars, quats, scales, opacities, colors, channels, planes, camera, records, boxes, depths
+    tyctx, i, means, covars, quats, scales, opacities, colors, channels, planes, camera, records, boxes, depths, extent
 ):
     """Project Gaussians i .. i+7; see `project` for the arguments."""
     signature = types.void(
-        i, means, covars, quats, scales, opacities, colors, channels, planes, camera, records, boxes, depths
+        i, means, covars, quats, scales, opacities, colors, channels, planes, camera, records, boxes, depths, extent
     )
-    names = "i means covars quats scales opacities colors channels planes camera records boxes depths".split()
+    names = "i means covars quats scales opacities colors channels planes camera records boxes depths extent".split()
     n_colors, n_planes = channels.count, planes.count
 
     def codegen(context, builder, signature, args):
@@ -163,10 +167,10 @@ def _project8(
 
         scale = inv_det * LOG2_E
         A, B, C = c * scale * -0.5, b * scale, a * scale * -0.5
-        # Largest change of the exponent down a run, over every lane that may be computed (up to 8 beyond the box).
-        tall = ry + 1.0
-        rise = B.max(-B) * (rx + 9.0) * (tall + tall).min(float(RUN)) - C * tall * tall
-        q = (rise < MAX_RISE).select(s.exp2(C + C), 0.0)
+        # The steeper the parabola, the shorter its runs (`_for_each_group`); q's sign says which length.
+        length = (ry + ry).min(RUN - 1.0)
+        q = s.exp2(C + C)
+        q = (C * length * length < -MAX_BEND).select(-q, q)
         columns = [u, v, A, B, C, log2_opacity, Lanes(s, box_x).as_float(), Lanes(s, box_y).as_float(), q]
         columns += color + [z][: n_planes - n_colors]
         packed = [column.value for column in columns + [s.f32(0.0)] * (-len(columns) % 8)]
@@ -176,6 +180,10 @@ def _project8(
                 s.store(Lanes(s, row), builder.gep(record, [const_i64(lane * len(packed) + block)]))
         s.store_fields([box_x, box_y], at("boxes", 2, I32))
         s.store(z, at("depths", 1))
+        nearest = rows.pointer("extent")
+        farthest = builder.gep(nearest, [const_i64(WIDTH)])
+        s.store(drawn.select(z, math.inf).min(s.load(nearest)), nearest)
+        s.store(drawn.select(z, 0.0).max(s.load(farthest)), farthest)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -183,20 +191,25 @@ def _project8(
 
 @kernel
 def project(
-    first, last, means, covars, quats, scales, opacities, colors, channels, planes, camera, records, boxes, depths, cost
-):
+    first, last, means, covars, quats, scales, opacities, colors, channels, planes, camera, records, boxes, depths,
+    extent, cost,
+):  # fmt: skip
     """Project Gaussians first .. last-1 into `records`, `boxes`, `depths`; add up the blending cost per tile row.
 
     means (N, 3), covars (N, 6) xx,xy,xz,yy,yz,zz or None with quats (N, 4) wxyz and scales (N, 3), opacities (N,),
     colors (N, C), all float32 C-contiguous, N >= 8. `channels` and `planes` are tuples of length C and P whose only
     use is to make C and P compile-time constants. camera: 22 floats: rows 0-2 of the view matrix (12), fx, fy, cx, cy,
-    min and max of x/z and of y/z beyond which the Jacobian is frozen, width, height. cost (tile rows,) int64.
+    min and max of x/z and of y/z beyond which the Jacobian is frozen, width, height. extent (2, 8) receives the nearest
+    and farthest drawn depth, lane by lane; cost (tile rows,) int64.
     """
     cost[:] = 0
+    extent[0], extent[1] = np.inf, 0.0
     n = means.shape[0]
     for start in range(first, last, WIDTH):
         i = min(start, n - WIDTH)  # the last group overlaps the one before: same values written twice
-        _project8(i, means, covars, quats, scales, opacities, colors, channels, planes, camera, records, boxes, depths)
+        _project8(
+            i, means, covars, quats, scales, opacities, colors, channels, planes, camera, records, boxes, depths, extent
+        )
         if boxes[i, 0] <= boxes[i, 1]:  # one sample in eight balances the bands well enough
             groups = (boxes[i, 1] - boxes[i, 0] + WIDTH) // WIDTH
             cost[boxes[i, 2] >> TILE_SHIFT] += 12 + groups * (boxes[i, 3] - boxes[i, 2] + 1)
@@ -206,46 +219,46 @@ def project(
 
 
 @kernel
-def radix_pass(n, lowest, shift, keys, ids, keys_out, ids_out, histogram):
-    """One stable counting sort of n (key, id) pairs by the digit of (key - lowest) at `shift`."""
-    mask = (1 << RADIX_BITS) - 1
-    histogram[:] = 0
+def radix_pass(n, shift, entries, entries_out, starts):
+    """Stable counting sort of n entries (depth key << 32 | id) by the digit of the key at `shift`.
+
+    starts (2048,): where each digit's entries begin in `entries_out`; used up.
+    """
     for j in range(n):
-        histogram[(np.int64(keys[j]) - lowest >> shift) & mask] += 1
-    start = 0
-    for digit in range(mask + 1):
-        count = histogram[digit]
-        histogram[digit] = start
-        start += count
-    for j in range(n):
-        digit = (np.int64(keys[j]) - lowest >> shift) & mask
-        slot = histogram[digit]
-        histogram[digit] = slot + 1
-        keys_out[slot] = keys[j]
-        ids_out[slot] = ids[j]
+        entry = entries[j]
+        digit = (entry >> np.uint64(32 + shift)) & RADIX_MASK
+        slot = starts[digit]
+        starts[digit] = slot + 1
+        entries_out[slot] = entry
 
 
 @kernel
-def sort_and_bin(n, tiles_x, row0, row1, boxes, depth_bits, keys_a, ids_a, keys_b, ids_b, histogram, counts, lists):
+def sort_and_bin(n, tiles_x, row0, row1, boxes, depth_bits, lowest, highest, entries_a, entries_b, digits, counts, lists):
     """List the Gaussians that touch tile rows [row0, row1), tile by tile, front to back. -> pairs, or -needed.
 
-    Selection, then an exact least-significant-digit radix sort on the bits of the (positive) float depth, smallest
-    first and stable, then a counting sort by tile. A negative result says `lists` must hold that many pairs.
+    An exact least-significant-digit radix sort on the bits of the (positive) float depth, then a counting sort by tile;
+    both are stable, so equal depths keep their order. One walk over the boxes counts every digit of every pass and every
+    tile at once, a second one is the first pass. lowest, highest: bits of the nearest and farthest drawn depth;
+    digits (3, 2048) int32. A negative result says `lists` must hold that many pairs.
     """
-    selected = 0
-    lowest, highest = np.uint32(0xFFFFFFFF), np.uint32(0)
     top, bottom = row0 << TILE_SHIFT, (row1 << TILE_SHIFT) - 1
     tiles = tiles_x * (row1 - row0)
-    for t in range(tiles + 1):
-        counts[t] = 0
+    counts[: tiles + 1] = 0
+    span, passes = highest - lowest, 1
+    while span >> (RADIX_BITS * passes):
+        passes += 1
+    digits[:passes] = 0
+    selected = 0
     for i in range(n):
         y0, y1 = boxes[i, 2], boxes[i, 3]
         if y0 <= bottom and y1 >= top and y0 <= y1:
-            key = depth_bits[i]
-            keys_a[selected] = key
-            ids_a[selected] = i
             selected += 1
-            lowest, highest = min(lowest, key), max(highest, key)
+            key = np.int64(depth_bits[i]) - lowest
+            digits[0, key & RADIX_MASK] += 1
+            if passes > 1:
+                digits[1, (key >> RADIX_BITS) & RADIX_MASK] += 1
+                if passes > 2:
+                    digits[2, key >> (2 * RADIX_BITS)] += 1
             tx0, tx1 = boxes[i, 0] >> TILE_SHIFT, boxes[i, 1] >> TILE_SHIFT
             for ty in range((max(y0, top) >> TILE_SHIFT) - row0, (min(y1, bottom) >> TILE_SHIFT) - row0 + 1):
                 for t in range(ty * tiles_x + tx0, ty * tiles_x + tx1 + 1):
@@ -259,19 +272,27 @@ def sort_and_bin(n, tiles_x, row0, row1, boxes, depth_bits, keys_a, ids_a, keys_
         pairs += count
     if pairs + 8 > lists.shape[0]:  # 8: the splatting loop prefetches a little past the end
         return -pairs - 8
+    for p in range(passes):
+        start = 0
+        for digit in range(RADIX_MASK + 1):
+            count = digits[p, digit]
+            digits[p, digit] = start
+            start += count
 
-    shift, origin, span = 0, np.int64(lowest), np.int64(highest) - np.int64(lowest)
-    swapped = False
-    while span >> shift:
-        if swapped:
-            radix_pass(selected, origin, shift, keys_b, ids_b, keys_a, ids_a, histogram)
-        else:
-            radix_pass(selected, origin, shift, keys_a, ids_a, keys_b, ids_b, histogram)
-        swapped = not swapped
-        shift += RADIX_BITS
-    ids = ids_b if swapped else ids_a
+    for i in range(n):
+        y0, y1 = boxes[i, 2], boxes[i, 3]
+        if y0 <= bottom and y1 >= top and y0 <= y1:
+            key = np.int64(depth_bits[i]) - lowest
+            slot = digits[0, key & RADIX_MASK]
+            digits[0, key & RADIX_MASK] = slot + 1
+            entries_a[slot] = np.uint64(key << 32 | i)
+    if passes > 1:
+        radix_pass(selected, RADIX_BITS, entries_a, entries_b, digits[1])
+    if passes > 2:
+        radix_pass(selected, 2 * RADIX_BITS, entries_b, entries_a, digits[2])
+    entries = entries_b if passes == 2 else entries_a
     for j in range(selected):
-        g = ids[j]
+        g = np.int64(entries[j] & np.uint64(0xFFFFFFFF))
         tx0, tx1 = boxes[g, 0] >> TILE_SHIFT, boxes[g, 1] >> TILE_SHIFT
         y0, y1 = max(boxes[g, 2], top), min(boxes[g, 3], bottom)
         for ty in range((y0 >> TILE_SHIFT) - row0, (y1 >> TILE_SHIFT) - row0 + 1):
@@ -308,8 +329,9 @@ class _Splat:
         self.A, self.B, self.C, self.log2_opacity = [s.f32(value) for value in field[2:6]]
         self.color = [s.f32(b.load(b.gep(record, [const_i64(GEOMETRY + k)]))) for k in range(planes)]
         q = b.load(b.gep(record, [const_i64(GEOMETRY - 1)]))
-        self.q = s.f32(q)
-        self.run = b.select(b.fcmp_ordered(">", q, ir.Constant(F32, 0.0)), const_i64(RUN), one)  # rows
+        flat = b.fcmp_ordered(">", q, ir.Constant(F32, 0.0))
+        self.run = b.select(flat, const_i64(RUN), const_i64(STEEP_RUN))  # rows
+        self.q = s.f32(b.select(flat, q, b.fneg(q)))
 
 
 def _prefetch_record(s: Simd, records, lists, k, stride: int) -> None:
@@ -376,8 +398,13 @@ def _for_each_group(s: Simd, g: _Splat, tile, row_floats: int, tile_x, tile_y, b
             dy = s.f32(b.fadd(top, b.sitofp(y, F32)))
             alpha_slot, ratio_slot, dy_slot = [cgutils.alloca_once(b, VF) for _ in range(3)]
             b.store(dy.value, dy_slot)
-            b.store(s.exp2(s.fma(s.fma(g.C, dy, b_dx), dy, a_dx2), FLOOR).value, alpha_slot)
-            b.store(s.exp2(s.fma(g.C, dy + dy + 1.0, b_dx), FLOOR).value, ratio_slot)
+            exponent = s.fma(s.fma(g.C, dy, b_dx), dy, a_dx2)
+            slope = s.fma(g.C, dy + dy + 1.0, b_dx)
+            # A column that is invisible here and only falls, or lies too deep to rise in time, is set to exactly 0: a
+            # value carried on down there would end in denormal numbers, which cost 100 cycles each.
+            seen = exponent >= (slope > 0.0).select(FLOOR, -8.0)
+            b.store(seen.select(s.exp2(exponent), 0.0).value, alpha_slot)
+            b.store(s.exp2(slope, -60.0).value, ratio_slot)
             pixel = b.gep(tile, [b.add(b.mul(y, row_step), x)])
             rows = _smaller(b, g.run, b.sub(rows_end, y))
             with cgutils.for_range_slice(b, const_i64(0), b.mul(rows, row_step), row_step) as (offset, _):
@@ -468,8 +495,11 @@ def blend(tiles_x, row0, row1, channels, planes, records, counts, lists, buffer,
             depth[top : top + h, left : left + w] = 0.0
             continue
         _blend_tile(planes, buffer, records, lists, first, last, left, top, w, h)
+        whole = w - w % WIDTH
         for y in range(h):
-            for x in range(w):
+            for x in range(0, whole, WIDTH):
+                _copy8(channels, buffer, y * row_floats + x, rgb, alpha, depth, (top + y) * width + left + x)
+            for x in range(whole, w):
                 pixel = y * row_floats + x
                 for c in range(len(channels)):
                     rgb[top + y, left + x, c] = buffer[pixel + ROW_STRIDE * (c + 1)]
@@ -481,14 +511,17 @@ def blend(tiles_x, row0, row1, channels, planes, records, counts, lists, buffer,
 def blend_uint8(tiles_x, row0, row1, planes, records, counts, lists, buffer, background, rgb, alpha):
     """Blend tile rows [row0, row1) over `background`, rounded: rgb (H, W, 3), alpha (H, W), all uint8."""
     height, width = alpha.shape
+    flat_rgb, flat_background = rgb.reshape(-1), background.reshape(-1)
     row_floats = ROW_STRIDE * (len(planes) + 1)
     for t in range(tiles_x * (row1 - row0)):
         first, last = (counts[t - 1] if t > 0 else 0), counts[t]
         left, top = (t % tiles_x) << TILE_SHIFT, (t // tiles_x + row0) << TILE_SHIFT
         w, h = min(TILE, width - left), min(TILE, height - top)
         if first == last:
-            rgb[top : top + h, left : left + w] = background[top : top + h, left : left + w]
-            alpha[top : top + h, left : left + w] = 0
+            for y in range(top, top + h):
+                begin, end = 3 * (y * width + left), 3 * (y * width + left + w)
+                flat_rgb[begin:end] = flat_background[begin:end]
+                alpha[y, left : left + w] = 0
             continue
         _blend_tile(planes, buffer, records, lists, first, last, left, top, w, h)
         for y in range(h):
@@ -503,6 +536,25 @@ def blend_uint8(tiles_x, row0, row1, planes, records, counts, lists, buffer, bac
                     behind = T * np.float32(background[top + y, left + x, c]) + np.float32(0.5)
                     value = buffer[pixel + ROW_STRIDE * (c + 1)] * np.float32(255.0) + behind
                     rgb[top + y, left + x, c] = np.uint8(min(max(value, np.float32(0.0)), np.float32(255.0)))
+
+
+@intrinsic
+def _copy8(tyctx, channels, buffer, offset, rgb, alpha, depth, pixel):
+    """Eight finished pixels of a tile into the picture, float32: planes to interleaved channels."""
+    signature = types.void(channels, buffer, types.int64, rgb, alpha, depth, types.int64)
+    n = channels.count
+
+    def codegen(context, b, signature, args):
+        s = Simd(b)
+        tile, rgb, alpha, depth = [array_pointer(context, b, signature.args[k], args[k]) for k in (1, 3, 4, 5)]
+        source = b.gep(tile, [args[2]])
+        planes = [s.load(b.gep(source, [const_i64(ROW_STRIDE * k)])) for k in range(n + 2)]
+        s.store_fields([plane.value for plane in planes[1:-1]], b.gep(rgb, [b.mul(args[6], const_i64(n))]))
+        s.store(1.0 - planes[0].max(-planes[0]), b.gep(alpha, [args[6]]))
+        s.store(planes[-1], b.gep(depth, [args[6]]))
+        return context.get_dummy_value()
+
+    return signature, codegen
 
 
 @intrinsic

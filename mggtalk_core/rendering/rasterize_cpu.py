@@ -74,18 +74,17 @@ def run_parallel(tasks: int, threads: int, work: Callable[[int], None]) -> None:
 
 
 class _Band:
-    """Scratch of one band: sort keys and ids, tile counts, lists and one tile's pixels."""
+    """Scratch of one band: sort entries, tile counts, lists and one tile's pixels."""
 
     def __init__(self):
         self.lists = np.zeros(1 << 15, np.int32)
-        self.histogram = np.zeros(1 << kernels.RADIX_BITS, np.int32)
+        self.digits = np.zeros((3, 1 << kernels.RADIX_BITS), np.int32)
         self.n = self.tiles = self.buffer_size = -1
 
     def fit(self, n: int, tiles: int, planes: int) -> None:
         if self.n < n:
             self.n = n
-            self.keys_a, self.keys_b = np.empty(n, np.uint32), np.empty(n, np.uint32)
-            self.ids_a, self.ids_b = np.empty(n, np.int32), np.empty(n, np.int32)
+            self.entries_a, self.entries_b = np.empty(n, np.uint64), np.empty(n, np.uint64)
         if self.tiles < tiles:
             self.tiles = tiles
             self.counts = np.empty(tiles + 1, np.int32)
@@ -174,16 +173,21 @@ class Frame:
         workspace.fit(n, planes, bands, self.tiles_x * self.tile_rows)
         self.gaussians, self.camera = gaussians, camera
         means, covars, quats, scales, opacities, colors = gaussians
-        cost = np.zeros((threads, self.tile_rows), np.int64)
+        cost = np.empty((threads, self.tile_rows), np.int64)
+        extent = np.empty((threads, 2, 8), np.float32)
         self.cuts = cuts = [n * t // threads // 8 * 8 for t in range(threads)] + [n]
 
         def work(t: int) -> None:
             kernels.project(
                 cuts[t], cuts[t + 1], means, covars, quats, scales, opacities, colors, self.channels, self.planes,
-                camera, workspace.records, workspace.boxes, workspace.depths, cost[t],
+                camera, workspace.records, workspace.boxes, workspace.depths, extent[t], cost[t],
             )  # fmt: skip
 
         run_parallel(threads, threads, work)
+        nearest, farthest = extent[:, 0].min(), extent[:, 1].max()
+        self.lowest, self.highest = int(nearest.view(np.uint32)), int(farthest.view(np.uint32))
+        if nearest > farthest:  # nothing is drawn
+            self.lowest = self.highest
         total = np.cumsum(cost.sum(0) + BAND_OVERHEAD)
         edges = np.searchsorted(total, total[-1] * np.arange(1, bands) / bands)
         self.edges = np.unique(np.concatenate([[0], edges, [self.tile_rows]]))  # no empty bands
@@ -200,8 +204,8 @@ class Frame:
         w = self.workspace
         while True:
             pairs = kernels.sort_and_bin(
-                self.n, self.tiles_x, row0, row1, w.boxes, w.depths.view(np.uint32), band.keys_a, band.ids_a,
-                band.keys_b, band.ids_b, band.histogram, band.counts, band.lists,
+                self.n, self.tiles_x, row0, row1, w.boxes, w.depths.view(np.uint32), self.lowest, self.highest,
+                band.entries_a, band.entries_b, band.digits, band.counts, band.lists,
             )  # fmt: skip
             if pairs >= 0:
                 return
