@@ -106,6 +106,22 @@ def test_kernels_are_cached_per_module_name():
             assert "njit" not in path.read_text(encoding="utf-8"), f"{path.name}: use rendering.kernel_cache.kernel"
 
 
+def test_nothing_of_ours_uses_the_network():
+    forbidden = (
+        "urllib.request",
+        "import requests",
+        "httpx",
+        "huggingface_hub",
+        "urlopen",
+        "socket.socket",
+        "http.client",
+    )
+    for folder in ("nodes", "mggtalk_core"):
+        for path in (ROOT / folder).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            assert not [word for word in forbidden if word in text], path
+
+
 if __name__ == "__main__":
     pack = load_pack()[1]
     text = json.dumps({name: node.describe() for name, node in pack.items()}, indent=1, ensure_ascii=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parents[1] / "workflows"
 WORKFLOWS = sorted(path.stem for path in FOLDER.glob("*.json"))
+SEED_CONTROL = {"control_after_generate", "fixed"}  # the page's own widget beside a seed, under either name
 PAGE_ONLY = {"MarkdownNote", "Note", "Reroute"}
 
 
@@ -26,7 +27,7 @@ def to_prompt(workflow: dict, inputs_of) -> dict:
         inputs = {
             name: value
             for name, value in node.get("widgets_values_named", {}).items()
-            if known is None or name.split(".")[0] in known
+            if name not in SEED_CONTROL and (known is None or name.split(".")[0] in known)
         }
         inputs |= {slot["name"]: links[slot["link"]] for slot in node["inputs"] if slot.get("link") is not None}
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
