@@ -110,7 +110,9 @@ def _load(source: str):
     from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
     try:
-        return AutoImageProcessor.from_pretrained(source), AutoModelForDepthEstimation.from_pretrained(source).eval()
+        # safetensors only: other weight files are pickles
+        model = AutoModelForDepthEstimation.from_pretrained(source, use_safetensors=True)
+        return AutoImageProcessor.from_pretrained(source), model.eval()
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
