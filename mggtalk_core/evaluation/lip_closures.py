@@ -25,7 +25,7 @@ def closure_test(head: MouthHead, streams: Iterable) -> dict[str, float]:
     bilabials, others, silent, opened = [], [], [], []
     for stream in streams:
         outputs = head.predict(stream.features.astype(np.float32))
-        expression = mouth_expression(outputs, stream.level, FEATURE_RATE, len(outputs))
+        expression = mouth_expression(outputs, stream.level, np.arange(len(outputs)) / FEATURE_RATE, FEATURE_RATE)
         gap = mouth_rig().aperture_of(expression) - REST_APERTURE
         spoken = [segment for segment in stream.segments if segment[2] != "sil"]
         if not spoken:

@@ -5,7 +5,7 @@ Ranges follow what was measured on 105 s of real talking clips (docs/audio.md): 
 Blinks come 15-25 times a minute with log-normal intervals.
 
 Curves are drawn on a fixed 50 Hz clock and read at the video's frame times, so a seed gives the same performance at
-any frame rate, and a longer clip begins like a shorter one.
+any frame rate, a longer clip begins like a shorter one, and a part of a clip (`start`) moves like that part.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ def gaze() -> Gaze:
     return Gaze.of(load_head_model())
 
 
-def _noise(rng: np.random.Generator, count: int, channels: int, period_s: float) -> np.ndarray:
-    """Smooth unit-variance noise (count, channels) on the clock; the same beginning for every `count`."""
+def _noise(rng: np.random.Generator, start: int, count: int, channels: int, period_s: float) -> np.ndarray:
+    """Smooth unit-variance noise (count, channels) from clock frame `start` on."""
     step = period_s / 2 * CLOCK
-    knots = int(np.ceil(count / step)) + 4
+    knots = int(np.ceil((start + count) / step)) + 4
     values = rng.standard_normal((knots, channels))
-    x = np.arange(count) / step
+    x = (start + np.arange(count)) / step
     index = x.astype(int)
     t = (x - index)[:, None]
     # uniform cubic B-spline: smooth speed and acceleration; 0.48 is its mean squared weight
@@ -99,30 +99,30 @@ def emphasis(level: np.ndarray, speaking: np.ndarray) -> np.ndarray:
     return (np.clip(above / 8, 0, 1) * gaussian_filter1d(speaking, 5.0)).astype(np.float32)
 
 
-def sway(seed: int, stress: np.ndarray, speaking: np.ndarray) -> np.ndarray:
+def sway(seed: int, stress: np.ndarray, speaking: np.ndarray, start: int = 0) -> np.ndarray:
     """Head rotation (n, 3) rad on the clock, about the canonical x (nod), y (turn) and z (tilt) axes.
 
     Slow drift plus faster movement that grows with speech, and a nod on stressed syllables. Starts at the portrait's
     own pose and leaves it within a second.
     """
     count = len(stress)
-    slow = _noise(np.random.default_rng([seed, _SWAY, 0]), count, 3, 5.0)
-    fast = _noise(np.random.default_rng([seed, _SWAY, 1]), count, 3, 1.6)
+    slow = _noise(np.random.default_rng([seed, _SWAY, 0]), start, count, 3, 5.0)
+    fast = _noise(np.random.default_rng([seed, _SWAY, 1]), start, count, 3, 1.6)
     lively = gaussian_filter1d(speaking, 12.0)[:, None]
     degrees = _SWAY_DEG * (0.75 * slow + 0.45 * fast * (0.3 + 0.7 * lively))
     degrees[:, 0] += _NOD_DEG * gaussian_filter1d(stress, 4.0)
-    start = np.clip(np.arange(count) / CLOCK, 0, 1)[:, None]
-    return np.radians(degrees * start * start * (3 - 2 * start)).astype(np.float32)
+    leaving = np.clip((start + np.arange(count)) / CLOCK, 0, 1)[:, None]
+    return np.radians(degrees * leaving * leaving * (3 - 2 * leaving)).astype(np.float32)
 
 
-def glances(seed: int, count: int) -> np.ndarray:
+def glances(seed: int, count: int, start: int = 0) -> np.ndarray:
     """Gaze angles (count, 2) degrees on the clock (right of the image, down): small jumps every 0.5-2.5 s."""
     rng = np.random.default_rng([seed, _GAZE])
     angles = np.zeros((count, 2))
-    position = 0
+    position = -start
     while position < count:
         hold = int(rng.uniform(0.5, 2.5) * CLOCK)
-        angles[position : position + hold] = rng.normal(0, (1.4, 0.8))
+        angles[max(0, position) : max(0, position + hold)] = rng.normal(0, (1.4, 0.8))
         position += hold
     return gaussian_filter1d(angles, 0.8, axis=0)  # a saccade of this size takes about 40 ms
 
@@ -140,10 +140,10 @@ def eye_expression(degrees: np.ndarray) -> np.ndarray:
     return expression
 
 
-def brows(seed: int, stress: np.ndarray) -> np.ndarray:
+def brows(seed: int, stress: np.ndarray, start: int = 0) -> np.ndarray:
     """Brow raise (n,) 0..1 on the clock: a slow wander and a lift on some of the stressed syllables."""
-    slow = _noise(np.random.default_rng([seed, _BROWS, 0]), len(stress), 1, 4.0)[:, 0]
-    quick = _noise(np.random.default_rng([seed, _BROWS, 1]), len(stress), 1, 2.0)[:, 0]
+    slow = _noise(np.random.default_rng([seed, _BROWS, 0]), start, len(stress), 1, 4.0)[:, 0]
+    quick = _noise(np.random.default_rng([seed, _BROWS, 1]), start, len(stress), 1, 2.0)[:, 0]
     wander = np.clip(slow, 0, 2) * 0.06
     chosen = np.clip(quick + 0.3, 0, 1)
     return (wander + 0.35 * chosen * gaussian_filter1d(stress, 5.0)).astype(np.float32)

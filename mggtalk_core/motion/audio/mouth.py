@@ -29,7 +29,9 @@ SPEECH_APERTURE = (0.007, 0.093, 0.197)
 
 _SHORTEST_SILENCE_S = 0.35  # shorter pauses do not close the mouth of real speakers
 _CLOSING_S, _OPENING_S = 0.1, 0.3  # lips are still closing after the last sound, and part this long before the first
-_APERTURE, _WIDTH, _SILENCE, _BILABIAL = (OUTPUTS.index(n) for n in ("aperture", "width", "silence", "bilabial"))
+_APERTURE, _WIDTH, _PRESS, _SILENCE, _BILABIAL = (
+    OUTPUTS.index(name) for name in ("aperture", "width", "mouthPress", "silence", "bilabial")
+)
 
 
 def columns(name: str) -> list[int]:
@@ -120,27 +122,22 @@ def gates(outputs: np.ndarray, level: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def mouth_expression(
-    outputs: np.ndarray, level: np.ndarray, fps: float, frames: int, scale: float = 1.0, rig: MouthRig | None = None
+    outputs: np.ndarray, level: np.ndarray, times: np.ndarray, fps: float, scale: float = 1.0
 ) -> np.ndarray:
-    """ARKit coefficients (frames, 52) of the mouth at `fps` from the head's 50 Hz outputs (T, len(OUTPUTS)).
+    """ARKit coefficients (n, 52) of the mouth at `times` (n,) s from the head's 50 Hz outputs (T, len(OUTPUTS)).
 
-    Closures are short (60-100 ms), so a video frame takes the strongest closure of the time it covers.
+    Closures are short (60-100 ms), so a frame of 1 / `fps` s takes the strongest closure of the time it covers.
     """
     silence, bilabial = gates(outputs, level)
-    smooth = gaussian_filter1d(outputs[:, : 2 + len(DETAILS)], 1.0, axis=0)
-    speaking = (1 - silence)[:, None]
-    smooth = smooth * speaking
+    smooth = gaussian_filter1d(outputs[:, : 2 + len(DETAILS)], 1.0, axis=0) * (1 - silence)[:, None]
     per_frame = max(1, round(FEATURE_RATE / fps))
     closed = maximum_filter1d(bilabial * (1 - silence), per_frame, origin=-((per_frame - 1) // 2))
-    times = np.arange(frames) / fps
-    source = np.arange(len(outputs)) / FEATURE_RATE
-    smooth = np.stack([np.interp(times, source, curve) for curve in smooth.T], 1) * scale
-    closed = np.interp(times, source, closed)
-    press = 2 + DETAILS.index("mouthPress")
-    smooth[:, press] += 0.15 * closed * min(scale, 1)
+    clock = np.arange(len(outputs)) / FEATURE_RATE
+    smooth = np.stack([np.interp(times, clock, curve) for curve in smooth.T], 1) * scale
+    closed = np.interp(times, clock, closed)
+    smooth[:, _PRESS] += 0.15 * closed * min(scale, 1)
     aperture = np.maximum(smooth[:, _APERTURE], 0) * (1 - closed)
-    expression = (rig or mouth_rig()).solve(aperture, smooth[:, _WIDTH], smooth[:, 2:])
-    return expression.astype(np.float32)
+    return mouth_rig().solve(aperture, smooth[:, _WIDTH], smooth[:, 2:])
 
 
 MOUTH = np.array([n.startswith(("jaw", "mouth", "tongue")) for n in ARKIT_NAMES])
