@@ -35,7 +35,7 @@ def test_newcomer_opens_a_template_runs_it_and_moves_the_head(host, renderer, tm
     )
     assert walk.returncode == 0, walk.stderr[-3000:]
     seen = json.loads(walk.stdout.splitlines()[-1])
-    print(f"\n{renderer}: {seen['updatesPerSecond']:.1f} pictures/s while dragging, next after {seen['latency']:.0f} ms")
+    print(f"\n{renderer}: {seen['updatesPerSecond']:.1f} pictures/s while dragging, then {seen['latency']:.0f} ms")
     assert seen["errors"] == [] and seen["missing"] == [] and seen["scripts"]
     assert seen["slider"] > 0.5, "the mouth opens in the picture"
     assert json.loads(seen["text"])["jawOpen"] == 0.8, "the slider is in the node's widget"
