@@ -18,7 +18,7 @@ from .geometry.dsgr import build_points, estimate_depth
 from .media.audio import read_audio
 from .media.files import require_output
 from .media.image import read_photo
-from .media.provenance import make_provenance, mp4_tags, write_sidecar
+from .media.provenance import hash_file, make_provenance, mp4_tags, write_sidecar
 from .media.video_reader import VideoReader
 from .media.video_writer import VideoWriter
 from .model import MGGTalkModel
@@ -29,7 +29,7 @@ from .portrait.analysis import analyze_portrait
 from .rendering.camera import orbit
 from .rendering.frames import Background, render_frames
 from .types import Camera, Motion
-from .weights import load_model
+from .weights import EMBEDDED, load_model
 
 Progress = Callable[[int, int], None]
 
@@ -154,9 +154,13 @@ def render_video(
         camera = orbit_cameras(head.camera.resized(size, size), len(motion), motion.fps)
     record = make_provenance(
         composite=isinstance(background, str) and background == "photo",
-        sources={"image": image, **(sources or {})},
+        sources={
+            "image": image, **{f"further_image_{index}": path for index, path in enumerate(further_images, 1)},
+            **({"video_source": video_source} if video_source else {}), **(sources or {}),
+        },
+        checkpoint_sha256=hash_file(weights) if os.path.exists(weights := checkpoint or EMBEDDED) else None,
         settings={"size": size, "fps": motion.fps, "framing": framing, **(settings or {})},
-    )
+    )  # fmt: skip
     frames = render_frames(
         head, motion, camera=camera, size=size, background=background, framing=framing, inpainter=model.inpainter
     )

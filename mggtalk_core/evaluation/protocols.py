@@ -68,13 +68,14 @@ class _Variant:
 
     name: str
     head: GaussianHead | None  # None repeats the source frame
+    inpainter: nn.Module | None = None
     expression: bool = True  # False keeps the source's expression: a rigid head
     blur: float = 0.0  # pixels of the compared picture
 
     @property
-    def pictures(self) -> tuple[int, bool]:
+    def pictures(self) -> tuple[int, int, bool]:
         """Equal for variants that are rendered alike."""
-        return id(self.head), self.expression
+        return id(self.head), id(self.inpainter), self.expression
 
 
 def self_reenactment(
@@ -120,30 +121,31 @@ def self_reenactment(
 
 def _variants(portrait: Portrait, model: MGGTalkModel, ablate: Sequence[str]) -> list[_Variant]:
     """What is compared: the full pipeline, the prior alone where there are networks, baselines, ablations."""
-    depth_map = estimate_depth(portrait)
 
     def head(model: MGGTalkModel, **stages: bool) -> GaussianHead:
-        return predict_invisible(model, predict_visible(model, build_points(portrait, depth_map, **stages)))
+        points = build_points(portrait, estimate_depth(portrait, model=model), **stages)
+        return predict_invisible(model, predict_visible(model, points))
 
     full = head(model)
-    variants = [_Variant("full", full)]
+    variants = [_Variant("full", full, model.inpainter)]
     prior = full
     if any(isinstance(part, nn.Module) for part in vars(model).values()):
         prior = head(MGGTalkModel(device=model.device))
         variants.append(_Variant("prior only", prior))
     variants += [
         _Variant("blurred prior", prior, blur=BLUR_SIGMA),
-        _Variant("rigid head", full, expression=False),
+        _Variant("rigid head", full, model.inpainter, expression=False),
         _Variant("repeat first frame", None),
     ]
     for name in ablate:
-        if name == "symmetry":
-            changed = head(model, symmetry=False)
-        elif name == "filter":
-            changed = head(model, voxel_filter=False)
+        if name in ("symmetry", "filter"):
+            stage = {"symmetry": "symmetry", "filter": "voxel_filter"}[name]
+            changed, inpainter = head(model, **{stage: False}), model.inpainter
+        elif name == "inpainter":
+            changed, inpainter = full, None
         else:
-            changed = head(replace(model, **{ABLATIONS[name]: None}))
-        variants.append(_Variant(f"without {name}", changed))
+            changed, inpainter = head(replace(model, **{ABLATIONS[name]: None})), model.inpainter
+        variants.append(_Variant(f"without {name}", changed, inpainter))
     return variants
 
 
@@ -196,7 +198,9 @@ def _pictures(variant: _Variant, window: Window, motion: Motion, source: np.ndar
     if not variant.expression:
         still = variant.head.source_expression.numpy()
         motion = replace(motion, expression=np.broadcast_to(still, motion.expression.shape))
-    for rgb, _ in render_frames(variant.head, motion, size=HEAD_SIZE, framing=window.framing):
+    for rgb, _ in render_frames(
+        variant.head, motion, size=HEAD_SIZE, framing=window.framing, inpainter=variant.inpainter
+    ):
         yield rgb
 
 
@@ -273,8 +277,8 @@ def cross_reenactment(
     """
     portrait = analyze_portrait(read_photo(source), size=HEAD_SIZE)
     model = load_model(checkpoint)
-    depth_map = estimate_depth(portrait)
-    head = predict_invisible(model, predict_visible(model, build_points(portrait, depth_map)))
+    points = build_points(portrait, estimate_depth(portrait, model=model))
+    head = predict_invisible(model, predict_visible(model, points))
     identity = _Identity()
     photographed = np.round(portrait.image * 255).astype(np.uint8)
     with FaceTracker() as tracker:
@@ -288,7 +292,7 @@ def cross_reenactment(
         rows: dict[str, list[dict[str, float]]] = {"full": [], "rigid head": []}
         with FaceTracker() as tracker:
             streams = {
-                name: render_frames(head, moved, size=HEAD_SIZE)
+                name: render_frames(head, moved, size=HEAD_SIZE, inpainter=model.inpainter)
                 for name, moved in (("full", motion), ("rigid head", rigid))
             }
             first: dict[str, tuple[np.ndarray, np.ndarray]] = {}
