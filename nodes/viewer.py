@@ -128,7 +128,7 @@ async def render_view(request: web.Request) -> web.Response:
     loop = asyncio.get_running_loop()
     try:
         picture = await loop.run_in_executor(None, _render, token, await request.json())
-    except (KeyError, TypeError, ValueError) as error:  # a body of other shape; InputError is a ValueError
+    except (KeyError, TypeError, ValueError, OverflowError) as error:  # a body of other shape, or an InputError
         raise web.HTTPBadRequest(text=str(error)) from None
     loop.call_later(IDLE_SECONDS, _drop_idle)
     return web.Response(body=picture, content_type="image/jpeg", headers={"Cache-Control": "no-store"})
