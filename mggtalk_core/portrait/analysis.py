@@ -95,27 +95,28 @@ def analyze_portrait(photo: np.ndarray, *, size: int = 512, face_index: int = 0)
 
 def _upright_faces(tracker: FaceTracker, photo: np.ndarray) -> tuple[np.ndarray, list[TrackedFace], list[str]]:
     """Faces of the photo, turned by quarter turns if the largest face lies on its side or upside down."""
-    faces = search_faces(tracker, _to_uint8(photo))
-    if not faces:
-        for turns in (1, 3, 2):  # the detector misses most faces that are upside down
-            turned = np.ascontiguousarray(np.rot90(photo, turns))
-            faces = search_faces(tracker, _to_uint8(turned))
-            if faces:
-                return turned, faces, [f"the photo was turned by {90 * turns} degrees"]
+    for turns in (0, 1, 3, 2):  # the detector misses most faces that lie on their side or are upside down
+        faces = search_faces(tracker, _to_uint8(np.rot90(photo, turns)))
+        if faces:
+            break
+    else:
+        turns = 0
         faces = search_small_faces(_to_uint8(photo))
     if not faces:
         raise InputError(
             "no face found in the photo; use a photo of a person whose face is visible, not covered and not tiny"
         )
     eyes = faces[0].landmarks[473] - faces[0].landmarks[468]
-    turns = int(np.round(np.degrees(np.arctan2(eyes[1], eyes[0])) / 90)) % 4
-    if turns == 0:
-        return photo, faces, []
-    turned = np.ascontiguousarray(np.rot90(photo, turns))
-    faces = search_faces(tracker, _to_uint8(turned))
-    if not faces:
-        raise InputError("the face lies on its side and was lost when turned upright; rotate the photo and try again")
-    return turned, faces, [f"the photo was turned by {90 * turns} degrees"]
+    lying = int(np.round(np.degrees(np.arctan2(eyes[1], eyes[0])) / 90)) % 4
+    turns = (turns + lying) % 4
+    upright = np.ascontiguousarray(np.rot90(photo, turns))
+    if lying:
+        faces = search_faces(tracker, _to_uint8(upright))
+        if not faces:
+            raise InputError(
+                "the face lies on its side and was lost when turned upright; rotate the photo and try again"
+            )
+    return upright, faces, [f"the photo was turned by {90 * turns} degrees"] if turns else []
 
 
 def _track_in_crop(

@@ -1,0 +1,106 @@
+"""DSGR: depth, surfels, mirrored and hidden points."""
+
+import numpy as np
+import pytest
+
+from mggtalk_core.geometry.blocks import block_means, surfel_blocks
+from mggtalk_core.geometry.dsgr import build_points
+from mggtalk_core.geometry.mesh_raster import rasterize_mesh
+from mggtalk_core.geometry.pose_weights import head_pose_weight
+from mggtalk_core.geometry.projection import project, to_camera, to_canonical, unproject
+from mggtalk_core.geometry.symmetry import mirror_points, select
+from mggtalk_core.headmodel.model import load_head_model
+from mggtalk_core.types import INTERIOR, SYMMETRIC, VISIBLE
+
+
+def test_a_slanted_triangle_has_perspective_correct_depth():
+    points = np.array([[2.0, 2.0, 1.0], [62.0, 2.0, 3.0], [2.0, 62.0, 1.0]])
+    depth, face, barycentric = rasterize_mesh(points, np.array([[0, 1, 2]]), 64, 64)
+    # 1 / z is linear in the picture
+    assert depth[10, 20] == pytest.approx(1 / (1 + (1 / 3 - 1) * (20.5 - 2) / 60), rel=1e-4)
+    assert face[10, 20] == 0 and face[60, 60] == -1 and np.isinf(depth[60, 60])
+    np.testing.assert_allclose(barycentric[face == 0].sum(1), 1, atol=1e-5)
+
+
+def test_projection_round_trip(demo_portrait):
+    camera = demo_portrait.camera
+    points = np.random.default_rng(0).uniform(-0.1, 0.1, (50, 3))
+    pixels = project(to_camera(points, camera), camera)
+    back = to_canonical(unproject(pixels[:, 0], pixels[:, 1], pixels[:, 2], camera), camera)
+    np.testing.assert_allclose(back, points, atol=1e-5)
+
+
+def test_the_nose_is_nearest_and_hair_lies_behind(demo_points):
+    depth = demo_points.depth_map.depth
+    landmarks = demo_points.portrait.landmarks.astype(int)
+    nose = depth[landmarks[1, 1], landmarks[1, 0]]
+    assert nose < np.nanpercentile(depth, 3)
+    hair = depth[landmarks[10, 1] - 25, landmarks[10, 0]]
+    assert 0.01 < hair - nose < 0.2
+
+
+def test_every_person_pixel_is_covered_once(demo_points):
+    visible = demo_points.origin == VISIBLE
+    covered = np.zeros(demo_points.depth_map.depth.shape, int)
+    for (row, column), step in zip(demo_points.pixels[visible], demo_points.steps[visible]):
+        covered[row : row + step, column : column + step] += 1
+    assert np.array_equal(covered == 1, np.isfinite(demo_points.depth_map.depth))
+    assert covered.max() == 1
+
+
+def test_blocks_keep_detail_and_merge_flat_ground():
+    image = np.full((16, 16, 3), 0.5, np.float32)
+    image[:8, :8] = np.random.default_rng(0).random((8, 8, 3))
+    depth = np.ones((16, 16))
+    keep = np.zeros((16, 16), bool)
+    keep[8:, :8] = True
+    rows, columns, steps = surfel_blocks(image, depth, depth * 1e-3, keep)
+    assert (steps[(rows < 8) & (columns < 8)] == 1).all()
+    assert (steps[(rows >= 8) & (columns < 8)] == 1).all()
+    assert (steps[columns >= 8] == 4).all()
+    means = block_means(image, rows, columns, steps)
+    np.testing.assert_allclose(means[steps == 4], 0.5, atol=1e-6)
+
+
+def test_visible_points_project_to_their_pixels(demo_points):
+    visible = select(demo_points, demo_points.origin == VISIBLE)
+    camera = visible.portrait.camera
+    pixels = project(to_camera(visible.positions, camera), camera)[:, 1::-1]
+    np.testing.assert_allclose(pixels, visible.pixels + 0.5 * visible.steps[:, None], atol=0.05)
+
+
+def test_mirroring_twice_comes_home(demo_points):
+    head = load_head_model()
+    some = select(demo_points, np.flatnonzero((demo_points.origin == VISIBLE) & (demo_points.pose_weight > 0.9))[::50])
+    there = mirror_points(some, head)
+    back = mirror_points(there, head)
+    np.testing.assert_allclose(back.positions, some.positions, atol=1e-5)
+    assert np.abs(there.positions[:, 0] + some.positions[:, 0]).mean() < 0.01  # about the x = 0 plane
+
+
+def test_hidden_points_are_hidden(demo_points):
+    camera = demo_points.portrait.camera
+    size = camera.width
+    for origin in (SYMMETRIC, INTERIOR):
+        chosen = demo_points.positions[demo_points.origin == origin]
+        columns, rows, depth = project(to_camera(chosen, camera), camera).T
+        inside = (columns > 1) & (columns < size - 1) & (rows > 1) & (rows < size - 1)
+        seen = demo_points.depth_map.depth[rows[inside].astype(int), columns[inside].astype(int)]
+        assert (depth[inside] > seen).all()
+
+
+def test_symmetry_and_filter_do_what_their_names_say(demo_points):
+    portrait, depth_map = demo_points.portrait, demo_points.depth_map
+    without = build_points(portrait, depth_map, symmetry=False)
+    unfiltered = build_points(portrait, depth_map, voxel_filter=False)
+    count = [int((p.origin == SYMMETRIC).sum()) for p in (without, demo_points, unfiltered)]
+    assert count[0] == 0 < count[1] < count[2]
+
+
+def test_the_head_turns_and_the_torso_stays():
+    chin = 0.11
+    points = np.array([[0, 0, -0.04], [0, -0.1, 0.05], [0.0, 0.1, 0.0], [0, 0.3, 0.05], [0.2, 0.25, 0.05]])
+    weights = head_pose_weight(points, chin)
+    assert weights[:3].min() > 0.95 and weights[3:].max() < 0.05
+    down = head_pose_weight(np.stack([np.zeros(50), np.linspace(0, 0.3, 50), np.zeros(50)], 1), chin)
+    assert (np.diff(down) <= 1e-6).all()
