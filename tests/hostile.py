@@ -33,9 +33,9 @@ from mggtalk_core.types import Gaussians
 class Case:
     """One hostile file and the door it is shown to."""
 
-    door: str  # photo | audio | video | csv | head | splat | checkpoint
+    door: str  # photo | audio | video | csv | head | splat | checkpoint | value | array
     name: str  # what is wrong with it
-    path: str | Path
+    path: object  # a file or its name; for the last two doors the value itself
 
 
 def _picture(size: int = 64) -> Image.Image:
@@ -300,6 +300,20 @@ def handmade() -> Iterator[tuple[str, str, str, bytes]]:
     yield "head", "no metadata", "safetensors", save(tensors)
 
 
+VALUES = (
+    None, "", " ", "NaN", "inf", "-1", "0", "25/0", "1e999", "9" * 400, "25; rm -rf /", "../../etc", "\0", "\ud800",
+    "#12", "#gg0000", 0, -1, -25.0, 1e-9, 1e9, 10**400, float("nan"), float("inf"), -float("inf"), True, [], [25], {},
+    (1, 2), b"25", object(),
+)  # fmt: skip
+"""What a workflow or a command line may hold where a number or a colour is expected."""
+
+ARRAYS = (
+    ((0,), 0), ((0, 0, 3), 0), ((1, 1, 3), 0), ((64, 64), 0), ((64, 64, 2), 0), ((64, 64, 3), np.nan), ((), 0),
+    ((64, 64, 4), np.inf), ((64, 64, 3), -5), ((64, 64, 3), 1e30), ((1, 64, 64, 3), 0), ((5,), 0), ((3, 64, 64), 0),
+)  # fmt: skip
+"""Shape and value of pictures and waveforms as nodes may hand them over."""
+
+
 BAD_NAMES = (
     "", " ", ".", "..", "/", "nul\0byte.png", "no/such/folder/x", "x" * 300, "~", "$HOME", "`id`", "; rm -rf x", "-",
     "|cat", "http://127.0.0.1:9/a.mp4", "https://127.0.0.1/a.png", "file:///etc/passwd", "concat:a|b", "pipe:0",
@@ -349,6 +363,8 @@ def cases(folder: Path, count: int, seed: int = 0) -> Iterator[Case]:
     doors = list(good)
     made = [Case(door, name, _written(folder, data, suffix)) for door, name, suffix, data in handmade()]
     made += [Case(door, f"name {name[:20]!r}", name) for name in BAD_NAMES for door in doors]
+    made += [Case("value", f"value {str(value)[:20]!r}", value) for value in VALUES]
+    made += [Case("array", f"array {shape} of {value}", np.full(shape, value, np.float32)) for shape, value in ARRAYS]
     rng.shuffle(made)
     made = made[: max(count // 2, count - 10 * len(made))]
     yield from made

@@ -66,8 +66,37 @@ def open_checkpoint(path):
     load_model(path)
 
 
+def open_value(value):
+    """A frame rate, a sample rate and a colour as workflows and command lines give them."""
+    from mggtalk_core.cli import _background
+    from mggtalk_core.media.audio import check_audio
+    from mggtalk_core.media.timing import exact_fps
+
+    doors = [exact_fps]
+    if isinstance(value, str):
+        doors.append(_background)
+    if isinstance(value, int):
+        doors.append(lambda rate: check_audio(np.zeros(10, np.float32), rate))
+    for door in doors:
+        try:
+            door(value)
+        except InputError:
+            pass
+
+
+def open_array(array):
+    from mggtalk_core.media.audio import check_audio
+    from mggtalk_core.media.image import check_photo
+
+    for check in (check_photo, lambda wave: check_audio(wave, 16_000)):
+        try:
+            check(array)
+        except InputError:
+            pass
+
+
 DOORS = {"photo": open_photo, "audio": open_audio, "video": open_video, "csv": open_csv, "head": open_head,
-         "splat": open_splat, "checkpoint": open_checkpoint}  # fmt: skip
+         "splat": open_splat, "checkpoint": open_checkpoint, "value": open_value, "array": open_array}  # fmt: skip
 
 
 @contextmanager
