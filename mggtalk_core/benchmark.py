@@ -319,6 +319,8 @@ def _drive(head, size: int) -> dict:
 
     deformer, relighter, view = HeadDeformer(head), Relighter.of(head), head.camera.resized(size, size)
     workspace, opacities = Workspace(), head.opacities.numpy()
+    workspace.fit(len(head), 3, 1, (size // 32 + 1) ** 2)
+    band = workspace.bands[0]
     background = np.zeros((size, size, 3), np.uint8)
     rgb, alpha = np.empty((size, size, 3), np.uint8), np.empty((size, size), np.uint8)
     camera = camera_tuple(view.viewmat, view.K, size, size)
@@ -336,7 +338,6 @@ def _drive(head, size: int) -> dict:
         colors = timed("relight", lambda k=k: relighter.colors(motion.rotation[k]))
         gaussians = pad_to_group(len(means), means, covars, None, None, opacities, colors)
         frame = timed("project", lambda g=gaussians: Frame(workspace, g, 3, camera, size, size, 1))
-        band = workspace.bands[0]
         timed("sort, bin", lambda f=frame: f.bin(band, 0, f.tile_rows))
         timed(
             "blend, composite",

@@ -19,11 +19,11 @@ Buffers (N Gaussians, H x W pixels, P planes = colour channels, plus one for dep
 
 Folding the opacity into the exponent makes alpha one exp2 with no product after it, and even that is rare: down a
 column of pixels the exponent is a parabola, so alpha follows from the row above by alpha *= r, r *= q with constant q.
-Two exp2 start each run of
-16 rows, or 5 where the parabola is steep; rounding grows with the square of the run's length and at 16 rows is still
-below what float32 pixel coordinates cost. A tile is 32 x 32 pixels; its
-transmittance T and planes stay in a small buffer that fits the first-level cache, one row after another:
-[T | plane 0 | plane 1 ...], `ROW_STRIDE` floats each (32 + 8, because 8-pixel groups start at any column).
+Two exp2 start each run of 16 rows, or of 5 where the parabola is steep; rounding grows with the square of the run's
+length, and at 16 rows it is still below what float32 pixel coordinates cost.
+
+A tile is 32 x 32 pixels; its transmittance T and planes stay in a small buffer that fits the first-level cache, one row
+after another: [T | plane 0 | plane 1 ...], `ROW_STRIDE` floats each (32 + 8, as 8-pixel groups start at any column).
 
 Semantics are gsplat's "classic" mode: 0.3 px^2 added to the projected covariance, alpha capped at 0.999, alpha < 1/255
 skipped, and a pixel stops before the Gaussian that would bring T to 1e-4 or less. A stopped pixel is marked by T's
@@ -233,12 +233,14 @@ def radix_pass(n, shift, entries, entries_out, starts):
 
 
 @kernel
-def sort_and_bin(n, tiles_x, row0, row1, boxes, depth_bits, lowest, highest, entries_a, entries_b, digits, counts, lists):
+def sort_and_bin(
+    n, tiles_x, row0, row1, boxes, depth_bits, lowest, highest, entries_a, entries_b, digits, counts, lists
+):
     """List the Gaussians that touch tile rows [row0, row1), tile by tile, front to back. -> pairs, or -needed.
 
     An exact least-significant-digit radix sort on the bits of the (positive) float depth, then a counting sort by tile;
-    both are stable, so equal depths keep their order. One walk over the boxes counts every digit of every pass and every
-    tile at once, a second one is the first pass. lowest, highest: bits of the nearest and farthest drawn depth;
+    both are stable, so equal depths keep their order. One walk over the boxes counts every digit of every pass and
+    every tile at once, a second one is the first pass. lowest, highest: bits of the nearest and farthest drawn depth;
     digits (3, 2048) int32. A negative result says `lists` must hold that many pairs.
     """
     top, bottom = row0 << TILE_SHIFT, (row1 << TILE_SHIFT) - 1
