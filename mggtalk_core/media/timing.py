@@ -21,9 +21,11 @@ def exact_fps(fps: float | int | str | Fraction) -> Fraction:
     try:
         rate = Fraction(fps)
     except (ValueError, TypeError, OverflowError, ZeroDivisionError):
-        raise InputError(f"frame rate {repr(fps)[:40]} is not a number; give frames per second such as 25 or 29.97") from None
+        given = repr(fps)[:40]
+        raise InputError(f"frame rate {given} is not a number; give frames per second such as 25 or 29.97") from None
     if not MIN_FPS <= rate <= MAX_FPS:
-        raise InputError(f"frame rate {str(fps)[:20]} is out of range; give {MIN_FPS} to {MAX_FPS} frames per second")
+        given = f"above {MAX_FPS}" if rate > MAX_FPS else f"below {MIN_FPS}"
+        raise InputError(f"frame rate {given} is not usable; give {MIN_FPS} to {MAX_FPS} frames per second")
     if isinstance(fps, Fraction):
         return fps
     ntsc = Fraction(ceil(rate) * 1000, 1001)  # the NTSC family: 24, 30, 60 ... slowed by 1000/1001
