@@ -16,7 +16,7 @@ from ..mggtalk_core.headmodel.arkit import ARKIT_NAMES
 from ..mggtalk_core.media.timing import exact_fps
 from ..mggtalk_core.media.video_reader import VideoReader
 from ..mggtalk_core.portrait.tracking import TrackedFace
-from . import expressions, host, types
+from . import host, types
 
 USUAL_FPS = 25.0
 
@@ -274,11 +274,12 @@ class DriveWithBlendshapes(io.ComfyNode):
                                 io.String.Input(
                                     "timeline",
                                     multiline=True,
-                                    default="0.0: jawOpen=0\n0.4: jawOpen=0.5, mouthSmile=0.3\n1.0: jawOpen=0, "
-                                    "mouthSmile=0.6, headYaw=10",
-                                    tooltip="One key per line: seconds, a colon, names with values. 52 ARKit shapes "
-                                    "from 0 to 1 (a name without Left or Right means both), and headYaw, headPitch, "
-                                    "headRoll in degrees. Values go in straight lines from key to key.",
+                                    default="0.0 rest\n0.5 jawOpen=0.5 mouthSmile=0.3\n1.2 smile yaw=10\n"
+                                    "1.6 smile yaw=10 blink\n2.4 rest",
+                                    tooltip="One key per line: seconds, then what the face does. Poses (rest, smile, "
+                                    "laugh, sad, angry, surprise, blink, aa, ee, oo), any of the 52 ARKit shapes from "
+                                    "0 to 1 (a name without Left or Right means both), and yaw, pitch, roll in "
+                                    "degrees. What a line does not name goes back to 0.",
                                 )
                             ],
                         ),
@@ -305,11 +306,12 @@ class DriveWithBlendshapes(io.ComfyNode):
     @classmethod
     def execute(cls, source, fps) -> io.NodeOutput:
         from ..mggtalk_core.motion.blendshape_csv import read_motion_csv
+        from ..mggtalk_core.motion.timeline import read_timeline
         from ..mggtalk_core.motion.tools import resample
 
         if source["source"] == "timeline":
             with host.errors_named("Drive with Blendshapes", "timeline"):
-                return io.NodeOutput(expressions.parse_timeline(source["timeline"], fps))
+                return io.NodeOutput(read_timeline(source["timeline"], fps))
         with host.errors_named("Drive with Blendshapes", "file"):
             motion = read_motion_csv(host.user_file(source["file"]))
         host.show_warnings(motion.warnings, cls.hidden.unique_id)

@@ -1,4 +1,4 @@
-"""Expressions and head poses as people type them: `{"jawOpen": 0.4, "headYaw": 10}` and timelines of such lines.
+"""Expressions and head poses as people type them: `{"jawOpen": 0.4, "headYaw": 10}` or `jawOpen=0.4, yaw=10`.
 
 A shape name without its side means both sides: `mouthSmile` is mouthSmileLeft and mouthSmileRight. The head's angles
 are degrees, with the signs of the motion CSV: headYaw > 0 turns the face to the right of the picture, headPitch > 0
@@ -28,6 +28,7 @@ _BOTH_SIDES = {
     if name.endswith("Left") and name.removesuffix("Left") + "Right" in ARKIT_INDEX and name != "jawLeft"
 }
 _LOWER_CASE = {name.lower(): name for name in (*ARKIT_NAMES, *_BOTH_SIDES, *HEAD_ANGLES)}
+_LOWER_CASE |= {name.removeprefix("head").lower(): name for name in HEAD_ANGLES}  # as timelines call them
 
 
 @dataclass(frozen=True)
@@ -126,45 +127,3 @@ def frame_of(motion: Motion, index: int) -> Motion:
         rotation=motion.rotation[one],
         translation=motion.translation[one],
     )
-
-
-def parse_timeline(text: str, fps: float) -> Motion:
-    """A motion from lines `seconds: name=value, ...`; values go in straight lines from key to key.
-
-    A shape keeps its first value before its first key and its last value after its last one. Empty lines and lines
-    that begin with # are skipped.
-
-    Raises:
-        InputError: no keys, a bad line (with its number), or times out of order.
-    """
-    keys: list[tuple[float, Edit]] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        time, colon, rest = line.partition(":")
-        try:
-            seconds = float(time)
-        except ValueError:
-            seconds = np.nan
-        if not colon or not 0 <= seconds <= 3600:
-            raise InputError(f"line {number} '{line}' does not start with a time; write it like 0.5: jawOpen=0.4")
-        if keys and seconds < keys[-1][0]:
-            raise InputError(f"line {number}: {seconds:g} s comes after {keys[-1][0]:g} s; put the lines in order")
-        try:
-            keys.append((seconds, parse_edit(rest)))
-        except InputError as error:
-            raise InputError(f"line {number}: {error}") from None
-    if not keys:
-        raise InputError("the timeline is empty; write lines like 0.5: jawOpen=0.4, mouthSmile=0.3")
-    motion = still(max(1, int(np.ceil(keys[-1][0] * fps - 1e-6)) + 1), fps)
-    times = np.arange(len(motion)) / fps
-    degrees = np.zeros((len(motion), 3))
-    for name in {name for _, edit in keys for name in edit.shapes}:
-        curve = [(time, edit.shapes[name]) for time, edit in keys if name in edit.shapes]
-        motion.expression[:, ARKIT_INDEX[name]] = np.clip(np.interp(times, *zip(*curve)), 0, 1)
-    for index, name in enumerate(HEAD_ANGLES):
-        curve = [(time, edit.angles[name]) for time, edit in keys if name in edit.angles]
-        if curve:
-            degrees[:, index] = np.interp(times, *zip(*curve))
-    return Motion(motion.expression, rotation_from_euler(np.radians(degrees)), motion.translation, fps)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shutil
 import threading
@@ -80,25 +81,6 @@ def raise_if_cancelled() -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
-def watched(frames: Iterable, total: int, picture: Callable[[Any], np.ndarray] | None = None) -> Iterator:
-    """Passes the items on while showing progress, a preview now and then, and obeying Cancel before each of them.
-
-    `picture` turns an item into the (H, W, 3) uint8 preview.
-    """
-    import comfy.utils
-
-    bar = comfy.utils.ProgressBar(total)
-    shown_at = 0.0
-    for index, item in enumerate(frames):
-        raise_if_cancelled()
-        preview = None
-        if picture is not None and time.monotonic() - shown_at > PREVIEW_SECONDS:
-            preview = ("JPEG", Image.fromarray(picture(item)), 512)
-            shown_at = time.monotonic()
-        bar.update_absolute(index + 1, total, preview)
-        yield item
-
-
 def cancellable(call: Callable, *args, **kwargs):
     """The result of a call that can't be asked to stop, left behind at once when the user presses Cancel.
 
@@ -112,6 +94,7 @@ def cancellable(call: Callable, *args, **kwargs):
         except BaseException as error:  # handed to the waiting thread, whatever it is
             outcome["error"] = error
 
+    raise_if_cancelled()
     thread = threading.Thread(target=run, name="mggtalk", daemon=True)
     thread.start()
     while thread.is_alive():
@@ -120,6 +103,27 @@ def cancellable(call: Callable, *args, **kwargs):
     if "error" in outcome:
         raise outcome["error"]
     return outcome["result"]
+
+
+def watched(items: Iterable, total: int, picture: Callable[[Any], np.ndarray] | None = None) -> Iterator:
+    """Passes the items on while showing progress, a preview now and then, and obeying Cancel, also amid an item.
+
+    `picture` turns an item into the (H, W, 3) uint8 preview.
+    """
+    import comfy.utils
+
+    bar = comfy.utils.ProgressBar(total)
+    iterator, end, shown_at = iter(items), object(), 0.0
+    for index in itertools.count(1):
+        item = cancellable(next, iterator, end)
+        if item is end:
+            return
+        preview = None
+        if picture is not None and time.monotonic() - shown_at > PREVIEW_SECONDS:
+            preview = ("JPEG", Image.fromarray(picture(item)), 512)
+            shown_at = time.monotonic()
+        bar.update_absolute(index, total, preview)
+        yield item
 
 
 def register_models_folder() -> None:

@@ -31,7 +31,7 @@ def host(tmp_path_factory):
         "import sys; sys.path.insert(0, __path__[0]); import mggtalk_core\n"
         "from .nodes import *\nNODE_CLASS_MAPPINGS = {}\n"
     )
-    with RealHost(folder, pack_name="zz talking heads (fork)") as server:
+    with RealHost(folder, pack_name="zz-talking_heads.fork") as server:
         print(
             f"\nComfyUI {server.get('/system_stats')['system']['comfyui_version']}, up in {server.start_seconds:.0f} s"
         )
@@ -264,7 +264,7 @@ def test_render_to_video_keeps_memory_while_frames_grow(host, prompts):
     render = prompt[of_type(prompt, "MGGTalkRenderVideo")]["inputs"]
     for name in ("audio", "camera"):
         render.pop(name)
-    lines = "\n".join(f"{second}.0: jawOpen={second % 2 * 0.5}, headYaw={second % 5}" for second in range(61))
+    lines = "\n".join(f"{second} jawOpen={second % 2 * 0.5} yaw={second % 5}" for second in range(61))
     prompt["80"] = {
         "class_type": "MGGTalkDriveWithBlendshapes",
         "inputs": {"source": "timeline", "source.timeline": lines, "fps": 25.0},

@@ -258,7 +258,7 @@ def test_face_landmarks_of_comfyui_drive(pack, head, motion):
 def test_typed_timeline_and_saved_motion_agree(pack):
     import folder_paths
 
-    text = "0: jawOpen=0\n# a comment\n1.0: jawOpen=0.5, mouthSmile=0.4, headYaw=10"
+    text = "0 rest\n# a comment\n1.0 jawOpen=0.5 mouthSmile=0.4 yaw=10"
     (typed,) = run(pack, "MGGTalkDriveWithBlendshapes", source={"source": "timeline", "timeline": text}, fps=30.0)
     from mggtalk_core.headmodel.arkit import ARKIT_INDEX
 
@@ -280,15 +280,13 @@ def test_typed_timeline_and_saved_motion_agree(pack):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "empty"),
-        ("jawOpen=1", "line 1 .* does not start with a time"),
-        ("0: jawOpn=1", "line 1: 'jawOpn' is not one of"),
-        ("0: jawOpen=a", "line 1: the value of jawOpen is 'a'"),
-        ("1: jawOpen=1\n0.5: jawOpen=0", "line 2: 0.5 s comes after 1 s"),
+        ("", "no lines"),
+        ("jawOpen=1", "line 1: 'jawOpen=1' is not a time"),
+        ("0 jawOpn=1", "line 1: 'jawOpn' is no ARKit"),
     ],
 )
-def test_timelines_with_mistakes_name_the_line(pack, text, message):
-    with pytest.raises(ValueError, match=f"(?s)Drive with Blendshapes, input 'timeline'.*{message}"):
+def test_timelines_with_mistakes_name_node_input_and_line(pack, text, message):
+    with pytest.raises(ValueError, match=f"Drive with Blendshapes, input 'timeline'.*{message}"):
         run(pack, "MGGTalkDriveWithBlendshapes", source={"source": "timeline", "timeline": text})
 
 
