@@ -66,6 +66,11 @@ def test_a_trained_sym_decoder_changes_hidden_points_only(points, prior):
     assert (decoded.colors[~visible] - prior.colors[~visible]).abs().mean() > 0.01
 
 
+def test_the_decoder_runs_without_identity(points):
+    """The ablation `identity`: features of zero instead of an error."""
+    assert len(head_of(MGGTalkModel(sym_gaussian_decoder=SymGaussianDecoder()), points)) > 1000
+
+
 def test_untrained_geo_refine_keeps_depth(portrait):
     depth_map = estimate_depth(portrait)
     np.testing.assert_array_equal(refine_depth(GeoRefineUNet(), portrait, depth_map).depth, depth_map.depth)

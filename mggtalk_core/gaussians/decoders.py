@@ -51,6 +51,7 @@ class _PointDecoder(nn.Module):
 
     def __init__(self, inputs: int, features: int, code: int, width: int):
         super().__init__()
+        self.features, self.code = features, code
         self.body = nn.Sequential(
             nn.Linear(inputs + features + code, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
         )  # fmt: skip

@@ -21,6 +21,7 @@ class DeformationNetwork(nn.Module):
 
     def __init__(self, code: int = 32, rank: int = 16):
         super().__init__()
+        self.features, self.code = 0, code
         vertices = len(load_head_model().mean)
         self.fields = nn.Parameter(torch.randn(rank, vertices, 3) * 0.1)
         self.mix = nn.Sequential(nn.Linear(code, 64), nn.SiLU(), nn.Linear(64, 52 * rank))

@@ -45,6 +45,7 @@ class Densify(nn.Module):
 
     def __init__(self, features: int = 16, code: int = 32, width: int = 48):
         super().__init__()
+        self.features, self.code = features, code
         self.body = nn.Sequential(
             nn.Linear(PARENT_FEATURES + features + code, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
         )

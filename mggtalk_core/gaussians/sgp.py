@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..geometry.blocks import block_means
 from ..geometry.surfels import MAX_OPACITY
@@ -137,7 +138,7 @@ def prior_hidden_colors(points: PointCloud) -> PointCloud:
 def _decode_visible(model: MGGTalkModel, points: PointCloud) -> PointCloud:
     head = load_head_model()
     inputs = visible_inputs(points, surface_normals(points, head), head)
-    features, code = _identity(model, points, inputs.pixels)
+    features, code = _identity(model, points, inputs.pixels, model.gaussian_decoder)
     residual = model.gaussian_decoder(inputs.features.to(model.device), features, code)
     return apply_residual(points, points.origin == VISIBLE, residual.cpu())
 
@@ -145,7 +146,7 @@ def _decode_visible(model: MGGTalkModel, points: PointCloud) -> PointCloud:
 @torch.no_grad()
 def _decode_hidden(model: MGGTalkModel, points: PointCloud, normals: np.ndarray, head: HeadModel) -> PointCloud:
     inputs = hidden_inputs(points, normals, head)
-    features, code = _identity(model, points, inputs.pixels)
+    features, code = _identity(model, points, inputs.pixels, model.sym_gaussian_decoder)
     residual = model.sym_gaussian_decoder(inputs.features.to(model.device), features, code)
     return apply_residual(points, points.origin != VISIBLE, residual.cpu())
 
@@ -153,7 +154,7 @@ def _decode_hidden(model: MGGTalkModel, points: PointCloud, normals: np.ndarray,
 @torch.no_grad()
 def _densified(model: MGGTalkModel, points: PointCloud, normals: np.ndarray) -> PointCloud:
     """The cloud with children (paper: Densify)."""
-    features, code = _identity(model, points, torch.from_numpy(points.pixels.clip(0)))
+    features, code = _identity(model, points, torch.from_numpy(points.pixels.clip(0)), model.densify)
     inputs = parent_inputs(points, normals).to(model.device)
     return add_children(points, model.densify(inputs, features, code).cpu())
 
@@ -161,12 +162,22 @@ def _densified(model: MGGTalkModel, points: PointCloud, normals: np.ndarray) -> 
 @torch.no_grad()
 def _action_residual(model: MGGTalkModel, points: PointCloud) -> np.ndarray:
     """This person's corrections of the actions (52, V, 3) m (paper: Deformation)."""
-    _, code = _identity(model, points, torch.zeros((1, 2), dtype=torch.int64))
+    _, code = _identity(model, points, torch.zeros((1, 2), dtype=torch.int64), model.deformation)
     return model.deformation(code).cpu().numpy()
 
 
-def _identity(model: MGGTalkModel, points: PointCloud, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Identity features (n, F) at pixels (n, 2) and the person's code (1, C), on the model's device."""
+def _identity(
+    model: MGGTalkModel, points: PointCloud, pixels: torch.Tensor, asking: nn.Module
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Identity features (n, F) at pixels (n, 2) and the person's code (1, C), on the model's device.
+
+    Zeros of the sizes the `asking` network expects when the model has no identity encoder (an ablation).
+    """
+    if model.identity_encoder is None:
+        return (
+            torch.zeros(len(pixels), asking.features, device=model.device),
+            torch.zeros(1, asking.code, device=model.device),
+        )
     portrait = points.portrait
     image, alpha = torch.from_numpy(portrait.image), torch.from_numpy(portrait.alpha)
     inputs = encoder_input(image, alpha, torch.from_numpy(points.depth_map.normals)).to(model.device)

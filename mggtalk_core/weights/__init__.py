@@ -46,7 +46,7 @@ def load_model(checkpoint: str | None = None, device: str = "cpu") -> MGGTalkMod
     """
     if checkpoint is None:
         if not EMBEDDED.exists():
-            log.warning("no embedded weights in this installation; every stage runs on its analytic prior")
+            log.warning("no embedded weights in this installation; every stage runs on its analytic prior alone")
             return MGGTalkModel(device=torch.device(device))
         return read_checkpoint(EMBEDDED, device, name="embedded")
     return read_checkpoint(require_file(checkpoint, "checkpoint"), device)
