@@ -20,6 +20,9 @@ from .light import fit_light, sh_basis
 VISIBLE_FEATURES = 24
 HIDDEN_FEATURES = 41
 
+NEIGHBOUR_POINTS = 10_000
+"""Visible points among which a hidden one looks for neighbours."""
+
 MAX_COLOR_CHANGE = 0.5
 MAX_LOG_SCALE = 0.7
 """Bounds of the residuals: a decoder corrects the prior, it does not replace it."""
@@ -118,8 +121,10 @@ def hidden_inputs(points: PointCloud, normals: np.ndarray, head: HeadModel) -> P
     portrait, faces = points.portrait, points.faces[hidden]
     size = portrait.image.shape[0]
 
-    distance, nearest = cKDTree(points.positions[seen]).query(points.positions[hidden], k=8)
-    near_color = points.colors[seen][nearest].mean(1)
+    # As many as there were in training, whatever the crop's size: so the eight nearest cover the same area.
+    sparse = np.flatnonzero(seen)[:: max(1, int(seen.sum()) // NEIGHBOUR_POINTS)]
+    distance, nearest = cKDTree(points.positions[sparse]).query(points.positions[hidden], k=8)
+    near_color = points.colors[sparse][nearest].mean(1)
     light = fit_light(points, normals, head)
     own = np.maximum(sh_basis(normals[hidden]) @ light, 0.05)
     mirrored = np.maximum(sh_basis(normals[hidden] * [-1, 1, 1]) @ light, 0.05)
