@@ -12,16 +12,15 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-WORDS = {
-    "en": {
-        "inputs": "Inputs", "outputs": "Outputs", "name": "Name", "type": "Type", "range": "Default and range",
-        "meaning": "Meaning", "optional": "optional",
-    },
-    "zh": {
-        "inputs": "输入", "outputs": "输出", "name": "名称", "type": "类型", "range": "默认值与范围",
-        "meaning": "说明", "optional": "可选",
-    },
-}  # fmt: skip
+ENGLISH = {
+    "inputs": "Inputs",
+    "outputs": "Outputs",
+    "name": "Name",
+    "type": "Type",
+    "range": "Default and range",
+    "meaning": "Meaning",
+    "optional": "optional",
+}
 
 
 def descriptions() -> dict[str, dict]:
@@ -113,7 +112,8 @@ def files() -> dict[Path, str]:
     nodes = descriptions()
     names = {"en": english(nodes), "zh": json.loads((ROOT / "locales/zh/nodeDefs.json").read_text(encoding="utf-8"))}
     generated = {ROOT / "locales/en/nodeDefs.json": json.dumps(names["en"], indent=1, ensure_ascii=False) + "\n"}
-    for language, words in WORDS.items():
+    chinese = json.loads((ROOT / "locales/zh/main.json").read_text(encoding="utf-8"))["mggtalkHelp"]
+    for language, words in (("en", ENGLISH), ("zh", chinese)):
         texts = help_texts(language)
         for name, node in nodes.items():
             path = ROOT / "web/docs" / (f"{name}.md" if language == "en" else f"{name}/{language}.md")

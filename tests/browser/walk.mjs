@@ -34,7 +34,7 @@ await page.waitForFunction(() => window.app.graph.nodes.some((node) => node.type
 });
 await page.waitForTimeout(1500);
 seen.missing = await page.evaluate(() => window.app.graph.nodes.filter((node) => node.has_errors).map((n) => n.type));
-seen.scripts = await page.evaluate(() => Boolean(document.querySelector(".mggtalk canvas")));
+seen.scripts = await page.evaluate(() => Boolean(document.querySelector(".mggtalk")?.shadowRoot.querySelector("canvas")));
 
 // Run, and the head appears in the editor
 await page.getByTestId("queue-button").click();
@@ -53,7 +53,7 @@ await page.waitForTimeout(1500);
 // Pixels of the view, and how far two states of it differ (mean over the channels, 0..255).
 const pixels = () =>
     page.evaluate(() => {
-        const canvas = document.querySelector(".mggtalk canvas");
+        const canvas = document.querySelector(".mggtalk").shadowRoot.querySelector("canvas");
         return [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data];
     });
 const difference = (a, b) => a.reduce((sum, value, index) => sum + Math.abs(value - b[index]), 0) / a.length;
@@ -90,7 +90,7 @@ await page.screenshot({ path: path.join(shots, `${renderer}_after.png`) });
 // how many pictures arrive while a slider is dragged without pause
 seen.updatesPerSecond = await page.evaluate(async () => {
     const view = document.querySelector(".mggtalk");
-    const yaw = view.querySelector('input[data-shape="headYaw"]');
+    const yaw = view.shadowRoot.querySelector('input[data-shape="headYaw"]');
     const first = Number(view.dataset.updates);
     const began = performance.now();
     for (let step = 0; performance.now() - began < 4000; step++) {
@@ -102,7 +102,7 @@ seen.updatesPerSecond = await page.evaluate(async () => {
 });
 seen.latency = await page.evaluate(async () => {
     const view = document.querySelector(".mggtalk");
-    const yaw = view.querySelector('input[data-shape="headYaw"]');
+    const yaw = view.shadowRoot.querySelector('input[data-shape="headYaw"]');
     const times = [];
     for (let step = 0; step < 10; step++) {
         await new Promise((done) => setTimeout(done, 400));

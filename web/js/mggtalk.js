@@ -89,7 +89,7 @@ function addEditor(node) {
     };
     onChange(node, "expression", view.refresh);
     onChange(node, "mode", view.refresh);
-    view.element.append(panel.element);
+    view.main.append(panel.element);
     addElement(node, view.element, 640);
     attach(node, view);
     view.refresh();
@@ -115,7 +115,7 @@ function addPreview(node) {
 }
 
 app.registerExtension({
-    name: "MGGTalk.Views",
+    name: "mggtalk.views",
     setup() {
         // sent when a node ran, and again when a run finds it cached
         api.addEventListener("executed", ({ detail }) => {

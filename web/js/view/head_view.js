@@ -1,32 +1,24 @@
 // A live picture of a head, rendered by the pack's own renderer: drag to orbit, wheel to come closer, play with sound.
 
 const STYLE = `
-.mggtalk { display: flex; flex-direction: column; gap: 6px; height: 100%; overflow: auto; font: 12px sans-serif;
-    color: var(--input-text, #ddd); box-sizing: border-box; padding: 2px; }
-.mggtalk canvas { width: 100%; aspect-ratio: 1; max-height: 384px; object-fit: contain; background: #1b1b1b;
+:host { display: block; height: 100%; overflow: auto; }
+main { display: flex; flex-direction: column; gap: 6px; font: 12px sans-serif; color: var(--input-text, #ddd);
+    box-sizing: border-box; padding: 2px; }
+canvas { width: 100%; aspect-ratio: 1; max-height: 384px; object-fit: contain; background: #1b1b1b;
     border-radius: 6px; touch-action: none; cursor: grab; flex: none; }
-.mggtalk .row { display: flex; gap: 6px; align-items: center; flex: none; }
-.mggtalk button { background: var(--comfy-input-bg, #333); color: inherit; border: 1px solid var(--border-color, #555);
+.row { display: flex; gap: 6px; align-items: center; flex: none; }
+button { background: var(--comfy-input-bg, #333); color: inherit; border: 1px solid var(--border-color, #555);
     border-radius: 4px; padding: 2px 8px; cursor: pointer; }
-.mggtalk input[type=range] { flex: 1; min-width: 40px; }
-.mggtalk .note { opacity: 0.75; min-height: 1.2em; flex: none; }
-.mggtalk details { flex: none; }
-.mggtalk summary { cursor: pointer; padding: 2px 0; }
-.mggtalk label.slider { display: grid; grid-template-columns: 9.5em 1fr 3.2em; gap: 6px; align-items: center; }
-.mggtalk label.slider.set { color: var(--p-primary-color, #6cf); }
-.mggtalk .pad { position: relative; width: 84px; height: 84px; border: 1px solid var(--border-color, #555);
+input[type=range] { flex: 1; min-width: 40px; }
+.note { opacity: 0.75; min-height: 1.2em; flex: none; }
+summary { cursor: pointer; padding: 2px 0; }
+label.slider { display: grid; grid-template-columns: 9.5em 1fr 3.2em; gap: 6px; align-items: center; }
+label.slider.set { color: var(--p-primary-color, #6cf); }
+.pad { position: relative; width: 84px; height: 84px; border: 1px solid var(--border-color, #555);
     border-radius: 6px; background: var(--comfy-input-bg, #222); touch-action: none; cursor: crosshair; }
-.mggtalk .pad i { position: absolute; width: 10px; height: 10px; margin: -5px; border-radius: 50%;
+.pad i { position: absolute; width: 10px; height: 10px; margin: -5px; border-radius: 50%;
     background: var(--p-primary-color, #6cf); pointer-events: none; }
 `;
-
-function addStyleOnce() {
-    if (document.getElementById("mggtalk-style")) return;
-    const style = document.createElement("style");
-    style.id = "mggtalk-style";
-    style.textContent = STYLE;
-    document.head.append(style);
-}
 
 export function make(tag, properties = {}, ...children) {
     const element = Object.assign(document.createElement(tag), properties);
@@ -37,7 +29,6 @@ export function make(tag, properties = {}, ...children) {
 export class HeadView {
     // `request` gives what is sent besides camera and frame; `moved` is told {frame, yaw, pitch, distance} the user chose.
     constructor(api, { request = () => ({}), moved = () => {} } = {}) {
-        addStyleOnce();
         Object.assign(this, { api, request, moved });
         this.yaw = this.pitch = this.frame = 0;
         this.distance = 1;
@@ -51,7 +42,10 @@ export class HeadView {
         this.transport = make("div", { className: "row" }, this.playButton, this.scrub, this.frameLabel);
         this.front = make("button", { textContent: "Front", title: "Back to the photo's view" });
         this.transport.append(this.front);
-        this.element = make("div", { className: "mggtalk" }, this.canvas, this.transport, this.note);
+        // in a shadow root: our styles touch nobody else's page, theirs not ours
+        this.main = make("main", {}, this.canvas, this.transport, this.note);
+        this.element = make("div", { className: "mggtalk" });
+        this.element.attachShadow({ mode: "open" }).append(make("style", { textContent: STYLE }), this.main);
         this.sound = new Audio();
         this.#listen();
     }
