@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from mggtalk_core.errors import InputError
 from mggtalk_core.gaussians.deformation import HeadDeformer, deform_torch
@@ -95,6 +96,19 @@ def test_lips_meet_on_an_open_smile(demo_head):
         marks = tracker.detect(rgb)[0].landmarks
     eyes = np.linalg.norm(marks[33] - marks[263])
     assert np.linalg.norm(marks[13] - marks[14]) / eyes < 0.03
+
+
+def test_a_side_view_is_not_turned_to_its_hidden_side(demo_head):
+    asked = Motion(np.zeros((3, 52), np.float32), np.zeros((3, 3), np.float32), np.zeros((3, 3), np.float32), 25.0)
+    asked.rotation[:, 1] = np.radians([-20, 0, 20])
+    np.testing.assert_allclose(np.degrees(onto_portrait(asked, demo_head).rotation[:, 1]), [-20, 0, 20], atol=1.5)
+    turned = torch.from_numpy(Rotation.from_euler("y", -40, degrees=True).as_matrix().astype(np.float32))
+    viewmat = demo_head.viewmat.clone()
+    viewmat[:3, :3] = turned
+    limited = onto_portrait(asked, replace(demo_head, viewmat=viewmat))
+    yaw = np.degrees(limited.rotation[:, 1])
+    assert yaw[0] == pytest.approx(-20, abs=0.1) and 8 < yaw[2] < 10
+    assert "hidden side" in limited.warnings[-1]
 
 
 def test_the_compiled_deformation_equals_torch(demo_head):
