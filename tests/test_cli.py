@@ -136,8 +136,8 @@ def test_a_photo_without_a_face_is_one_line_also_on_the_real_stderr(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["green.png"]
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_killed_run_leaves_nothing(tmp_path, sent):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_run_leaves_nothing_under_the_final_name(tmp_path, sent):
     from mggtalk_core.assets import DEMO_PORTRAIT, DEMO_SPEECH
 
     process = subprocess.Popen(
@@ -149,6 +149,9 @@ def test_a_killed_run_leaves_nothing(tmp_path, sent):
         time.sleep(0.05)  # until the unfinished file is there: the run is in its middle
     process.send_signal(sent)
     _, stderr = process.communicate(timeout=60)
+    if sent == signal.SIGKILL:  # nobody can clean up, but nobody can take the rest for a video either
+        assert all(path.name.startswith(".") and ".partial" in path.name for path in tmp_path.iterdir())
+        return
     assert process.returncode == cli.INTERRUPTED, stderr
     assert "interrupted" in stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
