@@ -325,6 +325,28 @@ def test_what_does_not_fit_is_said_in_one_line():
         assert "\n" not in str(caught.value)
 
 
+def test_video_frames_check_their_input():
+    args = head_like(100, 0)
+    for position, wrong in ((0, args[0][:, :2]), (1, args[1][:50]), (2, args[2][:-1]), (3, args[3][:, :1]), (4, 0.0)):
+        with pytest.raises(InputError, match="expected"):
+            CpuRenderer().render_uint8(*args[:position], wrong, *args[position + 1 :])
+    with pytest.raises(InputError, match="background"):
+        CpuRenderer().render_uint8(*args[:8], np.zeros((10, 10, 3), np.uint8))
+    with pytest.raises(InputError, match="contiguous"):
+        reversed_rows = np.zeros((180, 200, 3), np.uint8)[::-1], np.zeros((180, 200), np.uint8)
+        CpuRenderer().render_uint8(*args, out=reversed_rows)
+    with pytest.raises(InputError, match="0x180"):
+        CpuRenderer().render_uint8(*args[:6], 0, 180, (0, 0, 0))
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")
+def test_cameras_that_see_nothing():
+    s = scene(n=30)
+    for viewmat, K in ((s[5] * float("nan"), s[6]), (s[5], s[6] * 0), (s[5], s[6] * float("inf")), (s[5] * 0, s[6])):
+        out = render(*s[:5], viewmat, K, *s[7:], torch.tensor([0.1, 0.2, 0.3]), backend="cpu")
+        assert torch.isfinite(out.rgb).all()
+
+
 # ---- backends --------------------------------------------------------------------------------------------------------
 
 

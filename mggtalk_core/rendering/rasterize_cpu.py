@@ -24,6 +24,7 @@ from ..errors import InputError
 from . import kernels
 from .cpus import available_cpus
 from .kernels import TILE
+from .semantics import check_size
 
 BANDS_PER_THREAD = 2
 BAND_OVERHEAD = 200  # cost of an empty tile row, in 8-pixel groups
@@ -324,10 +325,30 @@ class CpuRenderer:
         means (N, 3), covars6 (N, 6) xx,xy,xz,yy,yz,zz, opacities (N,), colors (N, 3) 0..1; viewmat (4, 4), K (3, 3);
         background uint8 (height, width, 3) or (3,). Returns rgb (height, width, 3), alpha (height, width) uint8, which
         are new arrays unless `out` = (rgb, alpha) is given.
+
+        Raises:
+            InputError: shapes that do not fit together, or an image size out of range.
         """
+        n = len(means)
+        shapes = [
+            ("means", means, (n, 3)), ("covars6", covars6, (n, 6)), ("opacities", opacities, (n,)),
+            ("colors", colors, (n, 3)), ("viewmat", viewmat, (4, 4)), ("K", K, (3, 3)),
+        ]  # fmt: skip
+        picture = (height, width, 3)
+        background = np.asarray(background, np.uint8)
+        shapes.append(("background", background, (3,) if background.ndim == 1 else picture))
         if out is None:
-            out = np.empty((height, width, 3), np.uint8), np.empty((height, width), np.uint8)
-        background = np.ascontiguousarray(np.broadcast_to(np.asarray(background, np.uint8), (height, width, 3)))
+            check_size(width, height)
+            out = np.empty(picture, np.uint8), np.empty(picture[:2], np.uint8)
+        shapes += [("out[0]", out[0], picture), ("out[1]", out[1], picture[:2])]
+        for name, array, shape in shapes:
+            if np.shape(array) != shape:
+                raise InputError(f"{name} has shape {np.shape(array)}, expected {shape}")
+        if any(array.dtype != np.uint8 or not array.flags.c_contiguous for array in out):
+            raise InputError("out needs C-contiguous uint8 arrays")
+        # Read-only in every case, since numba compiles read-only and writable arrays separately.
+        background = np.ascontiguousarray(np.broadcast_to(background, picture)).view()
+        background.flags.writeable = False
         gaussians = pad_to_group(len(means), means, covars6, None, None, opacities, colors)
         lease = _Lease()
         camera = camera_tuple(viewmat, K, width, height)

@@ -18,10 +18,10 @@ import torch
 
 from ..errors import InputError
 from . import rasterize_torch
+from .semantics import check_size
 
 BACKENDS = ("auto", "cpu", "torch", "gsplat")
 MAX_CHANNELS = 8
-MAX_SIDE = 32767  # the CPU kernels keep pixel boxes as int16
 UPPER_TRIANGLE = [0, 1, 2, 4, 5, 8]  # xx, xy, xz, yy, yz, zz of a flattened 3x3
 
 
@@ -135,8 +135,7 @@ ROW_SHAPES = {"means": (3,), "covars": (6,), "quats": (4,), "scales": (3,), "opa
 
 def _check(gaussians: dict[str, torch.Tensor | None], viewmat, K, width, height) -> int | None:
     """The batch size, or None for a single view; every shape checked."""
-    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
-        raise InputError(f"image size {width}x{height} is out of range; each side must be 1 to {MAX_SIDE} pixels")
+    check_size(width, height)
     n = gaussians["means"].shape[-2] if gaussians["means"].ndim > 1 else -1
     wanted = {name: (n, *row) for name, row in ROW_SHAPES.items()} | {"viewmat": (4, 4), "K": (3, 3)}
     batches = {}
