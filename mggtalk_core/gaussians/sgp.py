@@ -11,7 +11,7 @@ from torch import nn
 from ..geometry.blocks import block_means
 from ..geometry.surfels import MAX_OPACITY
 from ..geometry.symmetry import select
-from ..headmodel.model import HeadModel, load_head_model
+from ..headmodel.model import SKIN, HeadModel, load_head_model
 from ..headmodel.personal import personal_expression_basis
 from ..model import MGGTalkModel
 from ..rendering.rasterizer import render
@@ -148,7 +148,12 @@ def _decode_hidden(model: MGGTalkModel, points: PointCloud, normals: np.ndarray,
     inputs = hidden_inputs(points, normals, head)
     features, code = _identity(model, points, inputs.pixels, model.sym_gaussian_decoder)
     residual = model.sym_gaussian_decoder(inputs.features.to(model.device), features, code)
-    return apply_residual(points, points.origin != VISIBLE, residual.cpu())
+    hidden = points.origin != VISIBLE
+    # Mouth and eyes keep the prior's colours: what was learned there is an average of teeth, tongue and dark, which
+    # scores better (+0.8 dB on real mouths) and looks like a grey plug.
+    outer = (head.parts == SKIN) & ~head.mouth_interior
+    chosen = torch.from_numpy(outer[points.faces[hidden]])
+    return apply_residual(points, hidden, residual.cpu().where(chosen))
 
 
 @torch.no_grad()

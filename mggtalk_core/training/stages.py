@@ -122,6 +122,15 @@ def _pairs(mask: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
     return mask.narrow(axis, 0, mask.shape[axis] - 1), mask.narrow(axis, 1, mask.shape[axis] - 1)
 
 
+SKIN_COLUMN, CAVITY_COLUMN = 24, 30
+"""Columns of the features that say "on skin" and "inside the mouth"."""
+
+
+def _outer_skin(features: torch.Tensor) -> torch.Tensor:
+    """Points the decoder is used on (gaussians/sgp.py): not teeth, tongue, mouth cavity and eyeballs."""
+    return (features[..., SKIN_COLUMN] > 0.5) & (features[..., CAVITY_COLUMN] < 0.5)
+
+
 SYM_ARRAYS = (
     "encoder_inputs",
     "features",
@@ -174,7 +183,7 @@ def _sym_decoder(settings: Settings, train: list[Path], test: list[Path]) -> Sta
     def loss(nets, batch) -> dict[str, torch.Tensor]:
         residual = decode(nets, batch)
         prior, truth = batch["prior_colors"].float().flatten(0, 1), batch["true_colors"].float().flatten(0, 1)
-        weight = batch["color_weights"].float().flatten().clamp(max=1)
+        weight = batch["color_weights"].float().flatten().clamp(max=1) * _outer_skin(batch["features"]).flatten()
         error = (prior + residual.color - truth).abs().mean(1)
         color = (error * weight).sum() / weight.sum()
         # What hangs in the air should fade; what is known to be surface should stay as opaque as the prior made it.
@@ -193,6 +202,7 @@ def _sym_decoder(settings: Settings, train: list[Path], test: list[Path]) -> Sta
             decoded = (prior + residual.color).clamp(0, 1)
             for name, origin in (("symmetric", 1), ("interior", 2)):
                 mask = (batch["origin"][0] == origin) & (batch["color_weights"][0] > 0.3)
+                mask &= _outer_skin(batch["features"][0])
                 if mask.sum() > 20:
                     for label, colors in (("_prior", prior), ("", decoded)):
                         error = ((colors - truth)[mask] ** 2).mean().item()
