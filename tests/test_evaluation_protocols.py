@@ -12,6 +12,7 @@ from mggtalk_core.errors import InputError
 from mggtalk_core.evaluation import protocols, tables
 from mggtalk_core.evaluation.clips import Window, find_clips, resampled, sampled_frames
 from mggtalk_core.portrait.analysis import analyze_portrait
+from mggtalk_core.weights import load_model
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def clip(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(clip):
-    return protocols.self_reenactment([clip], every=9, size=128, ablate=["symmetry"])
+    return protocols.self_reenactment([clip], every=9, size=128, ablate=["symmetry", "densify"])
 
 
 def test_self_reenactment_beats_its_baselines(report):
@@ -36,6 +37,9 @@ def test_self_reenactment_beats_its_baselines(report):
     assert rows["full"]["lip_corr"] > 0.9 and rows["full"]["found"] == 1
     assert rows["full"]["lmd"] < rows["rigid head"]["lmd"] < 0.2
     assert np.isnan(rows["repeat first frame"]["lip_corr"])  # a constant has no correlation
+    has_densify = load_model().densify is not None
+    assert ("without densify" in rows) == has_densify
+    assert any("densify" in line for line in report["not_measured"]) != has_densify
     assert report["clips"][0]["frames"] == 15  # frames 9, 18 ... 135; frame 0 is the source
 
 

@@ -103,6 +103,8 @@ def self_reenactment(
     if unknown:
         raise InputError(f"--ablate {sorted(unknown)[0]} is unknown; use one of {', '.join(ABLATIONS)}")
     model = load_model(checkpoint)
+    absent = [name for name in ablate if ABLATIONS[name] and getattr(model, ABLATIONS[name]) is None]
+    present = [name for name in ablate if name not in absent]
     clips = []
     for clip in find_clips(videos):
         source = next(sampled_frames(clip, every, frames))
@@ -114,9 +116,11 @@ def self_reenactment(
         )  # fmt: skip
         window = Window.of(portrait)
         truth = (window.view(frame) for frame in sampled_frames(clip, every, frames))
-        rows = _compare(window, motion, _variants(portrait, model, ablate), truth, size, progress)
+        rows = _compare(window, motion, _variants(portrait, model, present), truth, size, progress)
         clips.append({"clip": clip.name, "frames": len(motion) - 1, "variants": rows})
-    return _report("self-reenactment", clips, {"every": every, "size": size, "checkpoint": model.checkpoint})
+    report = _report("self-reenactment", clips, {"every": every, "size": size, "checkpoint": model.checkpoint})
+    report["not_measured"] += [f"without {name}: the checkpoint has no such network" for name in absent]
+    return report
 
 
 def _variants(portrait: Portrait, model: MGGTalkModel, ablate: Sequence[str]) -> list[_Variant]:
