@@ -90,10 +90,16 @@ def build_parser() -> argparse.ArgumentParser:
     preprocess.add_argument("-o", "--output", required=True, help="folder to write")
     preprocess.add_argument("--size", type=int, default=256, help="side of the stored pictures (%(default)s)")
 
-    train = command("train", _train, "train the networks on preprocessed or synthetic data")
-    train.add_argument("--config", required=True, help="training settings, .json")
-    train.add_argument("-o", "--output", required=True, help="folder for checkpoints")
-    train.add_argument("--resume", action="store_true", help="continue from the last checkpoint in the folder")
+    train = command("train", _train, "train the networks, or (audio) the head that turns speech into mouth motion")
+    train.add_argument("what", nargs="?", choices=("networks", "audio"), default="networks")
+    train.add_argument("-o", "--output", required=True, help="networks: folder for checkpoints; audio: .safetensors")
+    train.add_argument("--config", help="networks: training settings, .json")
+    train.add_argument("--resume", action="store_true", help="networks: continue from the folder's last checkpoint")
+    train.add_argument("--clips", nargs="*", default=[], help="audio: folders of talking clips, one per speaker")
+    train.add_argument("--cache", help="audio: folder for synthetic speech, tracks and features (beside the output)")
+    train.add_argument("--encoder", help="audio: folder or hub id of another speech encoder than Whisper-tiny")
+    train.add_argument("--layer", type=int, help="audio: that encoder's hidden state (two thirds of the way up)")
+    train.add_argument("--seed", type=int, default=0, help="audio: of the synthetic speech (%(default)s)")
 
     export = command("export", _export, "write a head for other programs")
     export.add_argument("--image", required=True, help="photo of one person")
@@ -317,6 +323,17 @@ def _preprocess(options: argparse.Namespace) -> dict:
 
 
 def _train(options: argparse.Namespace) -> dict:
+    if options.what == "audio":
+        from .media.files import require_output
+        from .motion.audio.encoders import TransformersEncoder
+        from .training.audio import train_audio
+
+        output = require_output(options.output, suffixes=(".safetensors",))
+        encoder = TransformersEncoder(options.encoder, options.layer) if options.encoder else None
+        cache = Path(options.cache or output.with_name("audio-cache"))
+        return train_audio([Path(clips) for clips in options.clips], cache, output, encoder, options.seed)
+    if options.config is None:
+        raise InputError("training the networks needs --config; give the settings, .json")
     from .training.trainer import train
 
     return train(options.config, options.output, resume=options.resume)
