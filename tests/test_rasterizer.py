@@ -556,3 +556,32 @@ def test_kernels_compile_and_cache_when_the_installation_is_read_only(tmp_path):
         assert folder(writable=False, user=blocked) is None
     finally:
         kernel_cache.cache_folder.cache_clear()
+
+
+@pytest.mark.slow
+def test_a_real_head_agrees_with_gsplats_torch_code():
+    """The demo portrait's Gaussians (surfels one pixel wide, stacked opaque layers), from the photo's camera and 20
+    degrees aside."""
+    references = pytest.importorskip("mggtalk_core.benchmark_references")
+    if not references.available():
+        pytest.skip("gsplat and nerfacc are not installed")
+    from pathlib import Path
+
+    from mggtalk_core import benchmark, pipeline
+    from mggtalk_core.media.image import read_photo
+    from mggtalk_core.rendering.camera import orbit
+
+    photo = read_photo(Path(benchmark.__file__).parent / "assets" / "demo_portrait.png")
+    head = pipeline.build_head(photo, size=256)
+    g = head.gaussians()
+    for yaw in (0.0, 0.35):
+        camera = orbit(head.camera, yaw)
+        view = torch.from_numpy(camera.viewmat), torch.from_numpy(np.asarray(camera.K)), camera.width, camera.height
+        arrays = [t.float() for t in (g.means, g.quats, g.scales, g.opacities, g.colors)]
+        ours = fields(render(*arrays, *view, backend="cpu"))
+        theirs = references.gsplat_torch(*arrays, *view)
+        for a, b in zip(ours, theirs):
+            difference = (a - b).abs()
+            assert (difference > 1e-3).float().mean() < 1e-4
+            assert difference.mean() <= 1e-6
+            assert psnr(a, b) >= 90
