@@ -91,15 +91,18 @@ def build_parser() -> argparse.ArgumentParser:
     preprocess.add_argument("--size", type=int, default=256, help="side of the stored pictures (%(default)s)")
 
     train = command("train", _train, "train the networks, or (audio) the head that turns speech into mouth motion")
-    train.add_argument("what", nargs="?", choices=("networks", "audio"), default="networks")
-    train.add_argument("-o", "--output", required=True, help="networks: folder for checkpoints; audio: .safetensors")
-    train.add_argument("--config", help="networks: training settings, .json")
+    train.add_argument("what", nargs="?", choices=("networks", "audio", "synth"), default="networks")
+    train.add_argument("-o", "--output", required=True, help="networks: a folder; audio: .safetensors; synth: .png")
+    train.add_argument("--config", help="networks: a recipe of the package by name, or training settings, .json")
+    train.add_argument("--data", help="networks: folder of clips or samples, instead of the settings' own")
+    train.add_argument("--assets", help="networks, synth: MakeHuman's asset folder (CC0), to make people from")
+    train.add_argument("--preview", action="store_true", help="synth: write a contact sheet of synthetic people, .png")
     train.add_argument("--resume", action="store_true", help="networks: continue from the folder's last checkpoint")
     train.add_argument("--clips", nargs="*", default=[], help="audio: folders of talking clips, one per speaker")
     train.add_argument("--cache", help="audio: folder for synthetic speech, tracks and features (beside the output)")
     train.add_argument("--encoder", help="audio: folder or hub id of another speech encoder than Whisper-tiny")
     train.add_argument("--layer", type=int, help="audio: that encoder's hidden state (two thirds of the way up)")
-    train.add_argument("--seed", type=int, default=0, help="audio: of the synthetic speech (%(default)s)")
+    train.add_argument("--seed", type=int, default=0, help="audio, synth: of what is made up (%(default)s)")
 
     export = command("export", _export, "write a head for other programs")
     export.add_argument("--image", required=True, help="photo of one person")
@@ -332,11 +335,17 @@ def _train(options: argparse.Namespace) -> dict:
         encoder = TransformersEncoder(options.encoder, options.layer) if options.encoder else None
         cache = Path(options.cache or output.with_name("audio-cache"))
         return train_audio([Path(clips) for clips in options.clips], cache, output, encoder, options.seed)
+    if options.what == "synth":
+        from .training.synthetic import preview_sheet
+
+        if not (options.preview and options.assets):
+            raise InputError("mggtalk train synth needs --preview and --assets, MakeHuman's asset folder")
+        return preview_sheet(options.assets, options.output, seed=options.seed)
     if options.config is None:
-        raise InputError("training the networks needs --config; give the settings, .json")
+        raise InputError("training the networks needs --config; give a recipe's name or settings, .json")
     from .training.trainer import train
 
-    return train(options.config, options.output, resume=options.resume)
+    return train(options.config, options.output, resume=options.resume, data=options.data, assets=options.assets)
 
 
 def _export(options: argparse.Namespace) -> dict:

@@ -29,22 +29,24 @@ LEFT_EYE_COLUMN, RIGHT_EYE_COLUMN = 25, 26
 """Columns that swap in a mirrored picture."""
 
 
-def make_stage(settings: Settings, base: Path) -> Stage | dict:
-    """The stage a settings file asks for; relative paths start at `base`.
+def make_stage(settings: Settings, output: Path) -> Stage | dict:
+    """The stage a settings file asks for; stages with their own short loop are done and return their report.
 
     Raises:
         InputError: an unknown stage or missing data.
     """
-    data = base / settings.data
+    data = Path(settings.data)
     if settings.samples:
         from .makehuman import load_wardrobe
         from .synthetic_pairs import make_samples
 
-        make_samples(load_wardrobe(base / settings.assets), data, 0, settings.samples)
+        if not settings.assets:
+            raise InputError("this recipe makes its own people; give --assets, MakeHuman's asset folder")
+        make_samples(load_wardrobe(Path(settings.assets)), data, 0, settings.samples)
     if settings.stage == "expression_map":
         from .expression_map import train_expression_map
 
-        return train_expression_map({"clips": str(data), "steps": settings.steps, "seed": settings.seed}, base)
+        return train_expression_map({"clips": str(data), "steps": settings.steps, "seed": settings.seed}, output)
     builders = {"geo_refine": _geo_refine, "sym_decoder": _sym_decoder}
     if settings.stage not in builders:
         raise InputError(f"stage {settings.stage!r} is unknown; use expression_map, {', '.join(builders)}")

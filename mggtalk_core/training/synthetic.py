@@ -20,9 +20,10 @@ from ..geometry.mesh_raster import vertex_normals
 from ..geometry.projection import PORTRAIT_FOCAL, project, to_camera
 from ..headmodel.arkit import ARKIT_INDEX
 from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel, load_head_model
+from ..media.files import require_output
 from ..rendering.kernel_cache import kernel
 from ..types import Camera
-from .makehuman import Wardrobe
+from .makehuman import Wardrobe, load_wardrobe
 
 SUPERSAMPLE = 2
 IRIS_ANGLE, PUPIL_ANGLE = 0.52, 0.19
@@ -455,6 +456,13 @@ def _to_srgb(linear: np.ndarray) -> np.ndarray:
 def load_texture(path: Path) -> np.ndarray:
     """A skin texture (H, W, 3) uint8."""
     return np.asarray(Image.open(path).convert("RGB"))
+
+
+def preview_sheet(assets: str, output: str, seed: int = 0) -> dict:
+    """`mggtalk train synth --preview`: the contact sheet of `preview` from MakeHuman's asset folder, as a PNG."""
+    path = require_output(output, suffixes=(".png",))
+    preview(load_wardrobe(Path(assets)), path, seed=seed)
+    return {"output": str(path)}
 
 
 def preview(wardrobe: Wardrobe, path: Path, *, people: int = 6, size: int = 224, seed: int = 0) -> None:

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ class Settings:
     """The settings file, .json."""
 
     stage: str  # a key of `stages()`
-    data: str = ""  # folder of samples or clips, relative to the settings file
+    data: str = ""  # folder of samples or clips; where samples are made if there are fewer than asked for
     steps: int = 2000
     batch: int = 16
     learning_rate: float = 1e-3
@@ -78,25 +78,35 @@ class Stage:
     picture: Callable[[dict[str, nn.Module]], np.ndarray] | None = None  # (H, W, 3) 0..1 for a look
 
 
-def train(config: str, output: str, *, resume: bool = False) -> dict:
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def train(
+    config: str, output: str, *, resume: bool = False, data: str | None = None, assets: str | None = None
+) -> dict:
     """Train as a settings file says; writes checkpoint.safetensors, log.csv, TensorBoard events and pictures.
+
+    `config` is a file or the name of one in recipes/; `data` and `assets` replace the settings' own.
 
     Raises:
         InputError: settings or data that can't be used.
     """
     from .stages import make_stage
 
-    path = require_file(config, "training settings")
-    settings = Settings.read(path)
+    recipe = RECIPES / f"{config}.json"
+    settings = Settings.read(recipe if recipe.is_file() else require_file(config, "training settings"))
     folder = Path(output)
+    settings = replace(
+        settings, data=data or settings.data or str(folder / "samples"), assets=assets or settings.assets
+    )
     folder.mkdir(parents=True, exist_ok=True)
     rank, world = _join_processes()
     torch.manual_seed(settings.seed)
-    stage = make_stage(settings, path.parent)
+    stage = make_stage(settings, folder)
     if isinstance(stage, dict):  # a stage that has its own short loop and is done
         return stage
     if settings.start:
-        started = read_checkpoint(require_file(path.parent / settings.start, "start"))
+        started = read_checkpoint(require_file(settings.start, "start"))
         for name, network in stage.networks.items():
             network.load_state_dict(getattr(started, name).state_dict())
     report = fit(stage, settings, folder, rank=rank, world=world, resume=resume)
