@@ -22,8 +22,9 @@ column of pixels the exponent is a parabola, so alpha follows from the row above
 Two exp2 start each run of 16 rows, or of 5 where the parabola is steep; rounding grows with the square of the run's
 length, and at 16 rows it is still below what float32 pixel coordinates cost.
 
-A tile is 32 x 32 pixels; its transmittance T and planes stay in a small buffer that fits the first-level cache, one row
-after another: [T | plane 0 | plane 1 ...], `ROW_STRIDE` floats each (32 + 8, as 8-pixel groups start at any column).
+A tile is 64 x 32 pixels; its transmittance T and planes stay in a small buffer that fits the first-level cache (37 KB
+for video), one row after another: [T | plane 0 | plane 1 ...], `ROW_STRIDE` floats each (64 + 8, as 8-pixel groups
+start at any column). A splat across a tile's side is visited twice and its rows split into two groups: hence the width.
 
 Semantics are gsplat's "classic" mode: 0.3 px^2 added to the projected covariance, alpha capped at 0.999, alpha < 1/255
 skipped, and a pixel stops before the Gaussian that would bring T to 1e-4 or less. A stopped pixel is marked by T's
@@ -44,9 +45,9 @@ from .kernel_cache import kernel
 from .semantics import ALPHA_MAX, ALPHA_MIN, EPS2D, EXTENT, MIN_QUAT2, NEAR, T_MIN
 from .simd import F32, I16, I32, I64, U8, VF, VI, WIDTH, Lanes, Rows, Simd, array_pointer, const_i64, dot3
 
-TILE_SHIFT = 5
-TILE = 1 << TILE_SHIFT
-ROW_STRIDE = TILE + WIDTH
+TILE_W_SHIFT, TILE_H_SHIFT = 6, 5
+TILE_W, TILE_H = 1 << TILE_W_SHIFT, 1 << TILE_H_SHIFT
+ROW_STRIDE = TILE_W + WIDTH
 GEOMETRY = 9  # floats of a record before its planes
 RUN = 16  # rows between two exact evaluations of alpha
 STEEP_RUN = 5  # the same for steep parabolas
@@ -67,7 +68,7 @@ def record_length(planes: int) -> int:
 
 def tile_buffer_size(planes: int) -> int:
     """Floats of one tile's buffer: T and the planes, and one more for the backward pass."""
-    return TILE * ROW_STRIDE * (planes + 2) + WIDTH
+    return TILE_H * ROW_STRIDE * (planes + 2) + WIDTH
 
 
 # ---- projection ------------------------------------------------------------------------------------------------------
@@ -212,7 +213,7 @@ def project(
         )
         if boxes[i, 0] <= boxes[i, 1]:  # one sample in eight balances the bands well enough
             groups = (boxes[i, 1] - boxes[i, 0] + WIDTH) // WIDTH
-            cost[boxes[i, 2] >> TILE_SHIFT] += 12 + groups * (boxes[i, 3] - boxes[i, 2] + 1)
+            cost[boxes[i, 2] >> TILE_H_SHIFT] += 12 + groups * (boxes[i, 3] - boxes[i, 2] + 1)
 
 
 # ---- order and bins --------------------------------------------------------------------------------------------------
@@ -243,7 +244,7 @@ def sort_and_bin(
     every tile at once, a second one is the first pass. lowest, highest: bits of the nearest and farthest drawn depth;
     digits (3, 2048) int32. A negative result says `lists` must hold that many pairs.
     """
-    top, bottom = row0 << TILE_SHIFT, (row1 << TILE_SHIFT) - 1
+    top, bottom = row0 << TILE_H_SHIFT, (row1 << TILE_H_SHIFT) - 1
     tiles = tiles_x * (row1 - row0)
     counts[: tiles + 1] = 0
     span, passes = highest - lowest, 1
@@ -261,8 +262,8 @@ def sort_and_bin(
                 digits[1, (key >> RADIX_BITS) & RADIX_MASK] += 1
                 if passes > 2:
                     digits[2, key >> (2 * RADIX_BITS)] += 1
-            tx0, tx1 = boxes[i, 0] >> TILE_SHIFT, boxes[i, 1] >> TILE_SHIFT
-            for ty in range((max(y0, top) >> TILE_SHIFT) - row0, (min(y1, bottom) >> TILE_SHIFT) - row0 + 1):
+            tx0, tx1 = boxes[i, 0] >> TILE_W_SHIFT, boxes[i, 1] >> TILE_W_SHIFT
+            for ty in range((max(y0, top) >> TILE_H_SHIFT) - row0, (min(y1, bottom) >> TILE_H_SHIFT) - row0 + 1):
                 for t in range(ty * tiles_x + tx0, ty * tiles_x + tx1 + 1):
                     counts[t] += 1
     if selected == 0:
@@ -295,9 +296,9 @@ def sort_and_bin(
     entries = entries_b if passes == 2 else entries_a
     for j in range(selected):
         g = np.int64(entries[j] & np.uint64(0xFFFFFFFF))
-        tx0, tx1 = boxes[g, 0] >> TILE_SHIFT, boxes[g, 1] >> TILE_SHIFT
+        tx0, tx1 = boxes[g, 0] >> TILE_W_SHIFT, boxes[g, 1] >> TILE_W_SHIFT
         y0, y1 = max(boxes[g, 2], top), min(boxes[g, 3], bottom)
-        for ty in range((y0 >> TILE_SHIFT) - row0, (y1 >> TILE_SHIFT) - row0 + 1):
+        for ty in range((y0 >> TILE_H_SHIFT) - row0, (y1 >> TILE_H_SHIFT) - row0 + 1):
             for t in range(ty * tiles_x + tx0, ty * tiles_x + tx1 + 1):
                 slot = counts[t]
                 counts[t] = slot + 1
@@ -464,7 +465,7 @@ def _any_alive(tyctx, buffer, offset, groups):
 def _blend_tile(planes, buffer, records, lists, first, last, tile_x, tile_y, tile_w, tile_h):
     """Clear a tile's buffer and blend its Gaussians; pixels beyond the image are born stopped (T = -1)."""
     row_floats = ROW_STRIDE * (len(planes) + 1)
-    for y in range(TILE):
+    for y in range(TILE_H):
         row = y * row_floats
         for x in range(ROW_STRIDE):
             buffer[row + x] = 1.0 if x < tile_w and y < tile_h else -1.0
@@ -477,7 +478,7 @@ def _blend_tile(planes, buffer, records, lists, first, last, tile_x, tile_y, til
         if first < last:
             alive = np.float32(0.0)
             for y in range(tile_h):
-                alive = max(alive, _any_alive(buffer, y * row_floats, TILE // WIDTH))
+                alive = max(alive, _any_alive(buffer, y * row_floats, TILE_W // WIDTH))
             if alive <= 0.0:
                 return
 
@@ -489,8 +490,8 @@ def blend(tiles_x, row0, row1, channels, planes, records, counts, lists, buffer,
     row_floats = ROW_STRIDE * (len(planes) + 1)
     for t in range(tiles_x * (row1 - row0)):
         first, last = (counts[t - 1] if t > 0 else 0), counts[t]
-        left, top = (t % tiles_x) << TILE_SHIFT, (t // tiles_x + row0) << TILE_SHIFT
-        w, h = min(TILE, width - left), min(TILE, height - top)
+        left, top = (t % tiles_x) << TILE_W_SHIFT, (t // tiles_x + row0) << TILE_H_SHIFT
+        w, h = min(TILE_W, width - left), min(TILE_H, height - top)
         if first == last:
             rgb[top : top + h, left : left + w] = 0.0
             alpha[top : top + h, left : left + w] = 0.0
@@ -517,8 +518,8 @@ def blend_uint8(tiles_x, row0, row1, planes, records, counts, lists, buffer, bac
     row_floats = ROW_STRIDE * (len(planes) + 1)
     for t in range(tiles_x * (row1 - row0)):
         first, last = (counts[t - 1] if t > 0 else 0), counts[t]
-        left, top = (t % tiles_x) << TILE_SHIFT, (t // tiles_x + row0) << TILE_SHIFT
-        w, h = min(TILE, width - left), min(TILE, height - top)
+        left, top = (t % tiles_x) << TILE_W_SHIFT, (t // tiles_x + row0) << TILE_H_SHIFT
+        w, h = min(TILE_W, width - left), min(TILE_H, height - top)
         if first == last:
             for y in range(top, top + h):
                 begin, end = 3 * (y * width + left), 3 * (y * width + left + w)
@@ -682,15 +683,15 @@ def blend_backward(
     height, width = alpha.shape
     row_floats = ROW_STRIDE * (len(planes) + 2)
     for i in range(n):
-        if boxes[i, 2] < row1 << TILE_SHIFT and boxes[i, 3] >= row0 << TILE_SHIFT:
+        if boxes[i, 2] < row1 << TILE_H_SHIFT and boxes[i, 3] >= row0 << TILE_H_SHIFT:
             gradients[i] = 0.0
     for t in range(tiles_x * (row1 - row0)):
         first, last = (counts[t - 1] if t > 0 else 0), counts[t]
         if first == last:
             continue
-        left, top = (t % tiles_x) << TILE_SHIFT, (t // tiles_x + row0) << TILE_SHIFT
-        w, h = min(TILE, width - left), min(TILE, height - top)
-        for y in range(TILE):
+        left, top = (t % tiles_x) << TILE_W_SHIFT, (t // tiles_x + row0) << TILE_H_SHIFT
+        w, h = min(TILE_W, width - left), min(TILE_H, height - top)
+        for y in range(TILE_H):
             for x in range(ROW_STRIDE):
                 pixel = y * row_floats + x
                 if x < w and y < h:
@@ -712,7 +713,7 @@ def blend_backward(
             if first < last:
                 alive = np.float32(0.0)
                 for y in range(h):
-                    alive = max(alive, _any_alive(buffer, y * row_floats, TILE // WIDTH))
+                    alive = max(alive, _any_alive(buffer, y * row_floats, TILE_W // WIDTH))
                 if alive <= 0.0:
                     break
 
@@ -834,7 +835,7 @@ def chain(
         for lane in range(WIDTH):
             y0, y1 = boxes[i + lane, 2], boxes[i + lane, 3]
             for k in range(gradients.shape[0]):
-                if y0 <= y1 and y0 < bands[k + 1] << TILE_SHIFT and y1 >= bands[k] << TILE_SHIFT:
+                if y0 <= y1 and y0 < bands[k + 1] << TILE_H_SHIFT and y1 >= bands[k] << TILE_H_SHIFT:
                     moments[lane] += gradients[k, i + lane]
         _chain8(
             i, means, covars, quats, scales, opacities, channels, planes, camera, boxes, moments,

@@ -23,7 +23,7 @@ import torch
 from ..errors import InputError
 from . import kernels
 from .cpus import available_cpus
-from .kernels import TILE
+from .kernels import TILE_H, TILE_W
 from .semantics import check_size
 
 BANDS_PER_THREAD = 2
@@ -169,7 +169,7 @@ class Frame:
         self.workspace, self.threads = workspace, threads
         self.n = n = len(gaussians[0])
         self.channels, self.planes = (0,) * gaussians[5].shape[1], (0,) * planes
-        self.tiles_x, self.tile_rows = -(-width // TILE), -(-height // TILE)
+        self.tiles_x, self.tile_rows = -(-width // TILE_W), -(-height // TILE_H)
         bands = 1 if threads == 1 else min(BANDS_PER_THREAD * threads, self.tile_rows)
         workspace.fit(n, planes, bands, self.tiles_x * self.tile_rows)
         self.gaussians, self.camera = gaussians, camera
