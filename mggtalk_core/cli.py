@@ -106,7 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     export = command("export", _export, "write a head for other programs")
     export.add_argument("--image", required=True, help="photo of one person")
-    export.add_argument("-o", "--output", required=True, help=".ply, .spz, .splat, or .safetensors to animate later")
+    export.add_argument("-o", "--output", required=True, help=".ply .spz .splat .png, or .safetensors to animate later")
     export.add_argument("--face", type=int, default=0, help="which face, 0 is the largest (%(default)s)")
     export.add_argument("--size", type=int, default=512, help="side of the analysed crop (%(default)s)")
     export.add_argument("--checkpoint", help="weights to use instead of those that ship")
@@ -355,15 +355,16 @@ def _export(options: argparse.Namespace) -> dict:
     from .media.image import read_photo
     from .weights import load_model
 
-    output = require_output(options.output, suffixes=(".ply", ".spz", ".splat", ".safetensors"))
-    head = pipeline.build_head(
-        read_photo(options.image), model=load_model(options.checkpoint), size=options.size, face_index=options.face
-    )
+    output = require_output(options.output, suffixes=(".ply", ".spz", ".splat", ".safetensors", ".png"))
+    model = load_model(options.checkpoint)
+    head = pipeline.build_head(read_photo(options.image), model=model, size=options.size, face_index=options.face)
     if output.suffix.lower() == ".safetensors":
         head.save(output)
+    elif output.suffix.lower() == ".png":
+        pipeline.write_still(head, output, image=options.image, checkpoint=options.checkpoint)
     else:
         write_splat_file(head.gaussians(), output)
-    return {"gaussians": len(head), "output": str(output)}
+    return {"gaussians": len(head), "output": str(output), "warnings": list(head.warnings)}
 
 
 def _doctor(options: argparse.Namespace) -> dict:

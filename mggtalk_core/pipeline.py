@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
+from PIL import Image
 
 from .errors import InputError
 from .gaussians.head import GaussianHead
@@ -16,9 +17,9 @@ from .gaussians.personalize import frames_of_clip, personalize
 from .gaussians.sgp import predict_invisible, predict_visible
 from .geometry.dsgr import build_points, estimate_depth
 from .media.audio import read_audio
-from .media.files import require_output
+from .media.files import atomic_path, require_output
 from .media.image import read_photo
-from .media.provenance import hash_file, make_provenance, mp4_tags, write_sidecar
+from .media.provenance import hash_file, make_provenance, mp4_tags, png_metadata, write_sidecar
 from .media.video_reader import VideoReader
 from .media.video_writer import VideoWriter
 from .model import MGGTalkModel
@@ -158,7 +159,7 @@ def render_video(
             "image": image, **{f"further_image_{index}": path for index, path in enumerate(further_images, 1)},
             **({"video_source": video_source} if video_source else {}), **(sources or {}),
         },
-        checkpoint_sha256=hash_file(weights) if os.path.exists(weights := checkpoint or EMBEDDED) else None,
+        checkpoint_sha256=_checkpoint_sha256(checkpoint),
         settings={"size": size, "fps": motion.fps, "framing": framing, **(settings or {})},
     )  # fmt: skip
     frames = render_frames(
@@ -193,6 +194,37 @@ def render_video(
         "peak_rss_mb": peak_memory_mb(),
         "warnings": [*head.warnings, *motion.warnings],
     }
+
+
+def write_still(
+    head: GaussianHead, output: str | os.PathLike, *, image: str | os.PathLike, checkpoint: str | None = None
+) -> None:
+    """The head at rest, seen as in its photo, as a PNG with a transparent background that says it is generated.
+
+    Args:
+        image, checkpoint: what the head was built from, for the provenance.
+
+    Raises:
+        InputError: the file can't be written.
+    """
+    none = np.zeros((1, 3), np.float32)
+    rest = Motion(head.source_expression.numpy()[None], none, none, 25.0)
+    rgb, alpha = next(render_frames(head, rest, size=head.crop_size, background="transparent"))
+    straight = (rgb * (255 / np.maximum(alpha, 1)[..., None])).clip(0, 255)  # PNG does not hold premultiplied colours
+    picture = Image.fromarray(np.dstack([straight.round().astype(np.uint8), alpha]))
+    record = make_provenance(
+        composite=False, sources={"image": image}, settings={"size": head.crop_size},
+        checkpoint_sha256=_checkpoint_sha256(checkpoint),
+    )  # fmt: skip
+    with atomic_path(output, (".png",)) as temporary:
+        picture.save(temporary, pnginfo=png_metadata(record))
+    write_sidecar(output, record)
+
+
+def _checkpoint_sha256(checkpoint: str | None) -> str | None:
+    """Hash of the checkpoint used, None when there is none and the priors ran alone."""
+    weights = checkpoint or EMBEDDED
+    return hash_file(weights) if os.path.exists(weights) else None
 
 
 def orbit_cameras(camera: Camera, count: int, fps: float) -> list[Camera]:

@@ -155,3 +155,17 @@ def test_a_killed_run_leaves_nothing_under_the_final_name(tmp_path, sent):
     assert process.returncode == cli.INTERRUPTED, stderr
     assert "interrupted" in stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_still_is_transparent_and_says_what_it_is(tmp_path):
+    from mggtalk_core.assets import DEMO_PORTRAIT
+    from mggtalk_core.media.provenance import GENERATED
+
+    path = tmp_path / "still.png"
+    assert cli.main(["export", "--image", str(DEMO_PORTRAIT), "-o", str(path), "--size", "128"]) == 0
+    with Image.open(path) as still:
+        pixels = np.asarray(still)
+        assert still.mode == "RGBA" and pixels.shape == (128, 128, 4)
+        assert GENERATED in still.text["XML:com.adobe.xmp"]
+    assert pixels[2, 2, 3] == 0 and pixels[64, 64, 3] > 240  # corner and nose
+    assert json.loads((tmp_path / "still.png.provenance.json").read_text())["digital_source_type"] == GENERATED
