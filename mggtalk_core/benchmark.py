@@ -26,6 +26,7 @@ CASES = [(size, n) for size in (256, 512, 1024) for n in (20_000, 60_000, 150_00
 ROUNDS = 9  # each round measures every backend of a case once
 SLOW_MS = 300.0  # what takes longer than this is measured in the first rounds only
 SLOW_ROUNDS = 2
+BURST_S = 0.05
 
 PIPELINE_CASES = [(512, 512), (300, 512), (256, 256)]
 """(crop the head is built from, size of the frames): a head has about one Gaussian per pixel of the person."""
@@ -75,10 +76,13 @@ def machine() -> dict:
 
 
 def _clock(work: Callable[[], object]) -> tuple[float, float]:
-    """(CPU ms, wall ms) of one call."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    work()
-    return (time.process_time() - cpu) * 1e3, (time.perf_counter() - wall) * 1e3
+    """Least (CPU ms, wall ms) of a few calls in a row (one, if it is slow): caches as in a running video."""
+    best, begin = (np.inf, np.inf), time.perf_counter()
+    while time.perf_counter() - begin < BURST_S:
+        cpu, wall = time.process_time(), time.perf_counter()
+        work()
+        best = min(best[0], (time.process_time() - cpu) * 1e3), min(best[1], (time.perf_counter() - wall) * 1e3)
+    return best
 
 
 def _in_turns(works: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, tuple[float, float]]:
