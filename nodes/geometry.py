@@ -43,6 +43,7 @@ class EstimateDepth(io.ComfyNode):
             "estimates how far away every pixel of the person is.",
             search_aliases=["analyse portrait", "face crop", "depth map", "normal map", "matting", "mggtalk"],
             inputs=[
+                types.Model.Input("model", tooltip="From Load MGGTalk."),
                 io.Image.Input(
                     "image",
                     tooltip="One photo of a person. The face should be visible, 120 pixels or more, and turned less "
@@ -76,7 +77,7 @@ class EstimateDepth(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, face_index, size) -> io.NodeOutput:
+    def execute(cls, model, image, face_index, size) -> io.NodeOutput:
         from ..mggtalk_core.geometry.dsgr import estimate_depth
         from ..mggtalk_core.portrait.analysis import analyze_portrait
 
@@ -84,7 +85,7 @@ class EstimateDepth(io.ComfyNode):
         with host.errors_named("Estimate Depth", "image"):
             portrait = host.cancellable(analyze_portrait, photo, size=size, face_index=face_index)
         host.show_warnings(portrait.warnings, cls.hidden.unique_id)
-        depth = host.cancellable(estimate_depth, portrait)
+        depth = host.cancellable(estimate_depth, portrait, model=model.on_device())
         return io.NodeOutput(
             AnalysedPortrait(portrait, depth),
             host.image_from(depth_picture(depth)),

@@ -70,7 +70,11 @@ class LoadMGGTalk(io.ComfyNode):
                     "network runs once per portrait, so the difference is small.",
                 ),
             ],
-            outputs=[types.Model.Output(display_name="model", tooltip="For the two Predict nodes.")],
+            outputs=[
+                types.Model.Output(
+                    display_name="model", tooltip="For Estimate Depth, the Predict and the render nodes."
+                )
+            ],
         )
 
     @classmethod

@@ -35,6 +35,12 @@ def _shared_inputs() -> list[io.Input]:
             optional=True,
             tooltip="From Camera Orbit, or ComfyUI's camera info. Without it the photo's camera is used.",
         ),
+        types.Model.Input(
+            "model",
+            optional=True,
+            tooltip="From Load MGGTalk: lets its network touch up mouth and eyes in the finished frames, where the "
+            "checkpoint has one. Without it the frames are as rendered.",
+        ),
         io.Int.Input(
             "size",
             default=512,
@@ -138,7 +144,7 @@ class _Job:
     frames: Iterator[tuple[np.ndarray, np.ndarray]]  # rgb (H, W, 3) and alpha (H, W), uint8
 
 
-def _job(node, head, motion, camera, size, background, framing, start_frame, frame_count) -> _Job:
+def _job(node, head, motion, camera, model, size, background, framing, start_frame, frame_count) -> _Job:
     """Starts rendering, under the eyes of progress and Cancel."""
     from ..mggtalk_core.rendering.frames import render_frames  # compiles kernels: not while ComfyUI starts
 
@@ -158,6 +164,7 @@ def _job(node, head, motion, camera, size, background, framing, start_frame, fra
         framing=framing,
         start=start_frame,
         count=count,
+        inpainter=None if model is None else model.on_device().inpainter,
     )
     return _Job(motion, count, host.watched(frames, count, picture=lambda frame: frame[0]))
 
@@ -181,10 +188,10 @@ class RenderGaussians(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, head, size, background, framing, start_frame, frame_count, motion=None, camera=None
+        cls, head, size, background, framing, start_frame, frame_count, motion=None, camera=None, model=None
     ) -> io.NodeOutput:
         node = "Render Gaussians"
-        job = _job(node, head, motion, camera, size, background, framing, start_frame, frame_count)
+        job = _job(node, head, motion, camera, model, size, background, framing, start_frame, frame_count)
         for index, (rgb, alpha) in enumerate(job.frames):
             if index == 0:
                 _check_memory(node, job.count * alpha.size * BYTES_PER_PIXEL)
@@ -230,10 +237,10 @@ class RenderToVideo(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, head, size, background, framing, start_frame, frame_count, motion=None, camera=None, audio=None
+        cls, head, size, background, framing, start_frame, frame_count, motion=None, camera=None, model=None, audio=None
     ) -> io.NodeOutput:
         node = "Render to Video"
-        job = _job(node, head, motion, camera, size, background, framing, start_frame, frame_count)
+        job = _job(node, head, motion, camera, model, size, background, framing, start_frame, frame_count)
         sound = None if audio is None else _sound(host.audio_from(audio, node), job, start_frame)
         path, _, _ = host.new_output("mggtalk/render", ".mp4", folder="temp")
         provenance = make_provenance(composite=background["background"] == "photo", sources={}, settings={})

@@ -51,14 +51,18 @@ def speech():
 
 
 @pytest.fixture(scope="module")
-def analysed(pack, photo):
-    return run(pack, "MGGTalkEstimateDepth", image=photo, size=256)
+def model(pack):
+    return run(pack, "MGGTalkLoadModel")[0]
 
 
 @pytest.fixture(scope="module")
-def head(pack, analysed):
+def analysed(pack, model, photo):
+    return run(pack, "MGGTalkEstimateDepth", model=model, image=photo, size=256)
+
+
+@pytest.fixture(scope="module")
+def head(pack, model, analysed):
     (points,) = run(pack, "MGGTalkBuildPoints", portrait=analysed[0])
-    (model,) = run(pack, "MGGTalkLoadModel")
     (visible,) = run(pack, "MGGTalkPredictVisible", model=model, points=points)
     return run(pack, "MGGTalkPredictInvisible", model=model, visible=visible)[0]
 
@@ -367,7 +371,9 @@ def test_evaluation_knows_a_perfect_copy(pack, head, motion):
         ),
     ],
 )
-def test_errors_name_node_and_input(pack, name, inputs, message):
+def test_errors_name_node_and_input(pack, model, name, inputs, message):
+    if name == "MGGTalkEstimateDepth":
+        inputs = {**inputs, "model": model}
     with pytest.raises(ValueError, match=message):
         run(pack, name, **inputs)
 

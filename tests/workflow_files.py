@@ -29,6 +29,8 @@ def to_prompt(workflow: dict, inputs_of) -> dict:
             for name, value in node.get("widgets_values_named", {}).items()
             if name not in SEED_CONTROL and (known is None or name.split(".")[0] in known)
         }
+        if "viewport_state" in inputs:
+            inputs["viewport_state"] = {"camera_info": None, "model_3d_info": []}  # the page fills it when it draws
         inputs |= {slot["name"]: links[slot["link"]] for slot in node["inputs"] if slot.get("link") is not None}
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     return prompt

@@ -1,6 +1,8 @@
 """Makes the workflows' thumbnails from real runs: starts ComfyUI, runs each workflow, cuts a picture from its result.
 
 COMFYUI_PATH=/path/to/ComfyUI COMFYUI_PYTHON=/its/python python tools/make_thumbnails.py [workflow ...]
+
+Where ComfyUI's own landmark model is not installed, the workflow that uses it is run with the video in its place.
 """
 
 from __future__ import annotations
@@ -39,6 +41,19 @@ def picture_of(paths: list[Path]) -> Image.Image:
     return Image.fromarray(np.concatenate(rows, 0))
 
 
+def without_landmark_model(prompt: dict, info: dict) -> dict:
+    """The prompt with Drive with Video tracking by itself, where ComfyUI's landmark model is missing."""
+    loaders = {"LoadMediaPipeFaceLandmarker", "MediaPipeFaceLandmarker"}
+    if not loaders & {node["class_type"] for node in prompt.values()}:
+        return prompt
+    if info["LoadMediaPipeFaceLandmarker"]["input"]["required"]["model_name"][1]["options"]:
+        return prompt
+    video = next(node_id for node_id, node in prompt.items() if node["class_type"] == "LoadVideo")
+    kept = {node_id: node for node_id, node in prompt.items() if node["class_type"] not in loaders}
+    next(n for n in kept.values() if n["class_type"] == "MGGTalkDriveWithVideo")["inputs"]["driving"] = [video, 0]
+    return kept
+
+
 def main() -> None:
     names = sys.argv[1:] or workflow_files.WORKFLOWS
     with tempfile.TemporaryDirectory() as folder, RealHost(Path(folder)) as host:
@@ -48,7 +63,8 @@ def main() -> None:
             return {name for group in info[kind]["input"].values() for name in group}
 
         for name in names:
-            run = host.run(workflow_files.to_prompt(workflow_files.load(name), inputs_of))
+            prompt = workflow_files.to_prompt(workflow_files.load(name), inputs_of)
+            run = host.run(without_landmark_model(prompt, info))
             if run.status != "success":
                 print(f"{name}: {run.status} {run.node_errors or run.error}")
                 continue
