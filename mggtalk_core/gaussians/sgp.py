@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import nn
 
 from ..geometry.blocks import block_means
@@ -153,7 +154,27 @@ def _decode_hidden(model: MGGTalkModel, points: PointCloud, normals: np.ndarray,
     # scores better (+0.8 dB on real mouths) and looks like a grey plug.
     outer = (head.parts == SKIN) & ~head.mouth_interior
     chosen = torch.from_numpy(outer[points.faces[hidden]])
-    return apply_residual(points, hidden, residual.cpu().where(chosen))
+    decoded = apply_residual(points, hidden, residual.cpu().where(chosen))
+    hidden[hidden] = outer[points.faces[hidden]] & (decoded.colors[hidden] != points.colors[hidden]).any(1)
+    return _within_palette(decoded, hidden)
+
+
+PALETTE_SIZE, PALETTE_REACH = 2000, 0.015
+"""Colours of the photo that stand for all of them, and how far from the nearest a decoded colour may be."""
+
+
+def _within_palette(points: PointCloud, chosen: np.ndarray) -> PointCloud:
+    """Colours of chosen points (N,) bool kept near some colour the photo shows on the head.
+
+    The network knows brown hair and brown skin; a grey photo, or a green wig, is the photo's to decide.
+    """
+    shown = np.flatnonzero((points.origin == VISIBLE) & (points.pose_weight > 0.5))
+    palette = points.colors[shown[:: max(1, len(shown) // PALETTE_SIZE)]]
+    distance, nearest = cKDTree(palette).query(points.colors[chosen])
+    pull = (PALETTE_REACH / np.maximum(distance, PALETTE_REACH))[:, None]
+    colors = points.colors.copy()
+    colors[chosen] = palette[nearest] + (colors[chosen] - palette[nearest]) * pull
+    return replace(points, colors=colors)
 
 
 @torch.no_grad()
