@@ -452,6 +452,25 @@ def test_gsplat_by_name_needs_cuda():
 # ---- threads, determinism, caches, memory ----------------------------------------------------------------------------
 
 
+def test_an_error_in_one_thread_waits_for_the_others():
+    from mggtalk_core.rendering.rasterize_cpu import run_parallel
+
+    running, lock = [], threading.Lock()
+
+    def work(task):
+        with lock:
+            running.append(task)
+        if task == 0:
+            raise InputError("too large")
+        time.sleep(0.05)
+        with lock:
+            running.remove(task)
+
+    with pytest.raises(InputError, match="too large"):
+        run_parallel(6, 3, work)
+    assert running == [0]
+
+
 def head_like(n, seed):
     s = scene(n=n, width=200, height=180, seed=seed)
     return [s[0].numpy(), covariance(s[1], s[2]).numpy(), *(t.numpy() for t in s[3:7]), 200, 180, (9, 8, 7)]

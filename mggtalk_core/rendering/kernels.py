@@ -368,6 +368,7 @@ def _splat_list(tyctx, planes, buffer, records, lists, first, last, tile_x, tile
             _prefetch_record(s, records, lists, k, stride)
             record = b.gep(records, [b.mul(b.sext(b.load(b.gep(lists, [k])), I64), const_i64(stride))])
             g = _Splat(s, record, n, tile_x, tile_y, tile_w, tile_h)
+
             def blend_group(pixel, raw, dy):
                 weight, T, _ = _blend_step(s, raw, s.load(pixel))
                 s.store(T, pixel)

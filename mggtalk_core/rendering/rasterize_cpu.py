@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import torch
@@ -69,7 +69,10 @@ def run_parallel(tasks: int, threads: int, work: Callable[[int], None]) -> None:
             work(task)
 
     helpers = [_threads().submit(drain) for _ in range(min(threads, tasks) - 1)]
-    drain()
+    try:
+        drain()
+    finally:
+        wait(helpers)  # whatever happened, nobody works on the buffers any more
     for helper in helpers:
         helper.result()
 
@@ -108,14 +111,13 @@ class Workspace:
             self.n, self.stride = max(n, self.n), max(stride, self.stride)
             self.record_memory = np.empty(self.n * self.stride + 16, np.float32)
             self.boxes, self.depths = np.empty((self.n, 4), np.int16), np.empty(self.n, np.float32)
-        # Start records on a 64-byte boundary: each then is exactly one cache line (P <= 8).
+        # Start records on a 64-byte boundary: each then is exactly one cache line (P <= 7).
         start = (-self.record_memory.ctypes.data % 64) // 4
         self.records = self.record_memory[start : start + n * stride].reshape(n, stride)
         while len(self.bands) < bands:
             self.bands.append(_Band())
         for band in self.bands[:bands]:
             band.fit(n, tiles, planes)
-
 
     def gradient_rows(self, bands: int, n: int) -> np.ndarray:
         """(bands, n, 16) float32, uninitialised: the backward pass clears the rows it uses."""
