@@ -685,7 +685,8 @@ def blend_backward(
     row_floats = ROW_STRIDE * (len(planes) + 2)
     for i in range(n):
         if boxes[i, 2] < row1 << TILE_H_SHIFT and boxes[i, 3] >= row0 << TILE_H_SHIFT:
-            gradients[i] = 0.0
+            for k in range(GRADIENT):
+                gradients[i, k] = 0.0
     for t in range(tiles_x * (row1 - row0)):
         first, last = (counts[t - 1] if t > 0 else 0), counts[t]
         if first == last:
@@ -832,12 +833,14 @@ def chain(
     moments = np.empty((WIDTH, GRADIENT), np.float32)
     for start in range(first, last, WIDTH):
         i = min(start, n - WIDTH)
-        moments[:] = 0.0
         for lane in range(WIDTH):
             y0, y1 = boxes[i + lane, 2], boxes[i + lane, 3]
+            for c in range(GRADIENT):
+                moments[lane, c] = 0.0
             for k in range(gradients.shape[0]):
                 if y0 <= y1 and y0 < bands[k + 1] << TILE_H_SHIFT and y1 >= bands[k] << TILE_H_SHIFT:
-                    moments[lane] += gradients[k, i + lane]
+                    for c in range(GRADIENT):
+                        moments[lane, c] += gradients[k, i + lane, c]
         _chain8(
             i, means, covars, quats, scales, opacities, channels, planes, camera, boxes, moments,
             grad_means, grad_covars, grad_quats, grad_scales, grad_opacities, grad_colors,
