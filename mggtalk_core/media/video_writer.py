@@ -78,9 +78,7 @@ class VideoWriter:
 
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self.path, (".mp4", ".mov")))
-            self._container = stack.enter_context(
-                av.open(str(temporary), "w", options=MP4_OPTIONS)
-            )
+            self._container = stack.enter_context(av.open(str(temporary), "w", options=MP4_OPTIONS))
             self._container.metadata.update(self._metadata)
             self._video = self._container.add_stream("libx264", rate=self.fps)
             self._video.width, self._video.height = self.width + self.width % 2, self.height + self.height % 2
@@ -115,15 +113,12 @@ class VideoWriter:
             self._track.write_until(self.frames / self.fps)
 
     def __exit__(self, kind, error, trace) -> bool | None:
-        if kind is None:
-            try:
-                self._container.mux(self._video.encode(None))
-                if self._track is not None:
-                    self._track.finish(self.frames / self.fps)
-            except BaseException as failure:
-                if not self._stack.__exit__(type(failure), failure, failure.__traceback__):
-                    raise
-        return self._stack.__exit__(kind, error, trace)
+        if kind is not None:
+            return self._stack.__exit__(kind, error, trace)
+        with self._stack:
+            self._container.mux(self._video.encode(None))
+            if self._track is not None:
+                self._track.finish(self.frames / self.fps)
 
 
 class _AudioTrack:
