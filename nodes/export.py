@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import Types, io, ui
 
 from ..mggtalk_core.errors import InputError
-from . import expressions, host, types
+from . import cameras, expressions, host, types
 
 HEAD_SUFFIX = ".safetensors"
 
@@ -72,6 +72,10 @@ class HeadToSplat(io.ComfyNode):
             outputs=[
                 io.Splat.Output(display_name="splat", tooltip="For Render Splat, Transform Splat, Merge Splat ..."),
                 io.File3DSplatAny.Output(display_name="file_3d", tooltip="For Preview Splat and Save Splat."),
+                io.Load3DCamera.Output(
+                    display_name="camera_info",
+                    tooltip="The photo's camera, for Preview Splat and Render Splat: they start with the photo's view.",
+                ),
             ],
         )
 
@@ -88,7 +92,7 @@ class HeadToSplat(io.ComfyNode):
             sh=colors_to_sh(gaussians.colors)[None, :, None],
         )
         file = Types.File3D(memory.BytesIO(encode_splat(gaussians, file_format)), file_format)
-        return io.NodeOutput(splat, file)
+        return io.NodeOutput(splat, file, cameras.to_camera_info(head.camera))
 
 
 class SaveHead(io.ComfyNode):

@@ -322,7 +322,8 @@ def test_what_the_editor_shows_is_what_is_rendered(pack, head):
 
 
 def test_splat_and_files_hold_the_head(pack, head, motion):
-    splat, file = run(pack, "MGGTalkHeadToSplat", head=head)
+    splat, file, camera = run(pack, "MGGTalkHeadToSplat", head=head)
+    assert 10 < camera["fov"] < 20 and camera["position"]["z"] > 0.5, "in front of the face, y up"
     count = len(head)
     assert splat.positions.shape == (1, count, 3) and splat.opacities.shape == (1, count, 1)
     assert splat.sh.shape == (1, count, 1, 3) and splat.rotations.shape == (1, count, 4)
@@ -330,7 +331,7 @@ def test_splat_and_files_hold_the_head(pack, head, motion):
     from mggtalk_core.gaussians.splat_io import decode_splat
 
     torch.testing.assert_close(decode_splat(file.get_bytes(), "ply").means, splat.positions[0])
-    posed, _ = run(pack, "MGGTalkHeadToSplat", head=head, motion=motion, frame=20)
+    posed, _, _ = run(pack, "MGGTalkHeadToSplat", head=head, motion=motion, frame=20)
     assert (posed.positions - splat.positions).abs().max() > 1e-3
     with pytest.raises(ValueError, match="Head to Splat, input 'frame': frame 999"):
         run(pack, "MGGTalkHeadToSplat", head=head, motion=motion, frame=999)
