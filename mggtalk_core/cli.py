@@ -130,6 +130,7 @@ def _picture_options(parser: argparse.ArgumentParser, fps: bool = True, seed: bo
         "--more-images", nargs="+", default=[], metavar="IMAGE", help="further photos of the same person"
     )
     parser.add_argument("--video-source", metavar="VIDEO", help="a short clip of the same person, used like photos")
+    parser.add_argument("--depth-model", metavar="MODEL", help="transformers depth model (folder or hub id) for hair")
     parser.add_argument("--checkpoint", help="weights to use instead of those that ship")
     parser.add_argument("--no-provenance", action="store_true", help="don't say in the file that it is generated")
     parser.add_argument("--c2pa-certificate", metavar="PEM", help="sign with C2PA: your certificate chain")
@@ -213,6 +214,8 @@ def _render_arguments(options: argparse.Namespace) -> dict:
     """The options shared by demo, animate and reenact, as `pipeline` takes them."""
     if bool(options.c2pa_certificate) != bool(options.c2pa_key):
         raise InputError("C2PA signing needs both --c2pa-certificate and --c2pa-key")
+    from .geometry.dsgr import HEAD_PRIOR
+
     return dict(
         size=options.size,
         camera=None if options.camera == "photo" else options.camera,
@@ -221,6 +224,7 @@ def _render_arguments(options: argparse.Namespace) -> dict:
         face_index=options.face,
         further_images=options.more_images,
         video_source=options.video_source,
+        depth_source=options.depth_model or HEAD_PRIOR,
         checkpoint=options.checkpoint,
         provenance=not options.no_provenance,
         progress=_Progress(),

@@ -15,7 +15,7 @@ from .errors import InputError
 from .gaussians.head import GaussianHead
 from .gaussians.personalize import frames_of_clip, personalize
 from .gaussians.sgp import predict_invisible, predict_visible
-from .geometry.dsgr import build_points, estimate_depth
+from .geometry.dsgr import HEAD_PRIOR, build_points, estimate_depth
 from .media.audio import read_audio
 from .media.files import atomic_path, require_output
 from .media.image import read_photo
@@ -45,17 +45,19 @@ def build_head(
     size: int = 512,
     face_index: int = 0,
     further_photos: Sequence[np.ndarray] = (),
+    depth_source: str = HEAD_PRIOR,
 ) -> GaussianHead:
     """A talking head from a photo (H, W, 3) float32 0..1 sRGB; `size` is the side of the analysed crop in pixels.
 
     `further_photos` of the same person, in other poses and expressions, correct what one photo leaves to guessing.
+    `depth_source` is "head prior" or a transformers depth model (folder or hub id) for hair, ears and shoulders.
 
     Raises:
         InputError: there is no usable face in a photo.
     """
     model = model or MGGTalkModel()
     portrait = analyze_portrait(photo, size=size, face_index=face_index)
-    depth_map = estimate_depth(portrait, model=model)
+    depth_map = estimate_depth(portrait, source=depth_source, model=model)
     points = build_points(portrait, depth_map)
     visible = predict_visible(model, points)
     return personalize(predict_invisible(model, visible), portrait, list(further_photos))
@@ -125,6 +127,7 @@ def render_video(
     face_index: int = 0,
     further_images: Sequence[str | os.PathLike] = (),
     video_source: str | os.PathLike | None = None,
+    depth_source: str = HEAD_PRIOR,
     checkpoint: str | None = None,
     provenance: bool = True,
     progress: Progress | None = None,
@@ -149,7 +152,10 @@ def render_video(
     with _timed(seconds, "build"):
         further = [read_photo(path) for path in further_images] + (frames_of_clip(video_source) if video_source else [])
         model = load_model(checkpoint)
-        head = build_head(read_photo(image), model=model, size=size, face_index=face_index, further_photos=further)
+        head = build_head(
+            read_photo(image), model=model, size=size, face_index=face_index, further_photos=further,
+            depth_source=depth_source,
+        )  # fmt: skip
     motion = onto_portrait(motion, head)
     if camera == "orbit":
         camera = orbit_cameras(head.camera.resized(size, size), len(motion), motion.fps)
