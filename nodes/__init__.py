@@ -12,6 +12,7 @@ NODES: list[type[io.ComfyNode]] = [
     geometry.BuildSymmetricGaussians,
     prediction.PredictVisibleParams,
     prediction.PredictInvisibleParams,
+    prediction.PersonalizeHead,
     driving.DriveWithAudio,
     driving.DriveWithVideo,
     driving.DriveWithBlendshapes,

@@ -57,3 +57,34 @@ class PredictInvisibleParams(io.ComfyNode):
         from ..mggtalk_core.gaussians.sgp import predict_invisible
 
         return io.NodeOutput(host.cancellable(predict_invisible, model.on_device(), visible))
+
+
+class PersonalizeHead(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MGGTalkPersonalize",
+            display_name="Personalize Head (MGGTalk)",
+            category="MGGTalk",
+            description="Corrects a head with further photos of the same person: what one photo leaves to guessing, "
+            "another may show.",
+            search_aliases=["several photos", "multi-view", "few-shot avatar", "mggtalk"],
+            inputs=[
+                types.Head.Input("head", tooltip="From Predict Invisible Params."),
+                types.Portrait.Input("portrait", tooltip="From the Estimate Depth this head was built from."),
+                io.Image.Input(
+                    "images",
+                    tooltip="One or more photos of the same person, from other sides or with another expression, "
+                    "ideally in the same light.",
+                ),
+            ],
+            outputs=[types.Head.Output(display_name="head", tooltip="The corrected head.")],
+        )
+
+    @classmethod
+    def execute(cls, head, portrait, images) -> io.NodeOutput:
+        from ..mggtalk_core.gaussians.personalize import personalize
+
+        photos = [host.photo_from(image[None], "Personalize Head", "images") for image in images]
+        with host.errors_named("Personalize Head", "images"):
+            return io.NodeOutput(host.cancellable(personalize, head, portrait.portrait, photos))

@@ -350,6 +350,15 @@ def test_a_saved_head_loads_and_renders_the_same(pack, head):
         assert isinstance(node.validate_inputs(file=bad), str), bad
 
 
+def test_a_further_photo_corrects_colours_and_must_show_a_face(pack, head, analysed, photo):
+    darker = (photo * 0.8).clamp(0, 1)
+    (corrected,) = run(pack, "MGGTalkPersonalize", head=head, portrait=analysed[0], images=darker)
+    assert len(corrected) == len(head)
+    assert (render(pack, corrected)[0] - render(pack, head)[0]).abs().max() < 0.6
+    with pytest.raises(ValueError, match="Personalize Head, input 'images': no face found in photo 2"):
+        run(pack, "MGGTalkPersonalize", head=head, portrait=analysed[0], images=torch.rand(1, 64, 64, 3))
+
+
 def test_evaluation_knows_a_perfect_copy(pack, head, motion):
     images, _ = render(pack, head, motion=motion, frame_count=8, size=256)
     report, psnr, ssim, lips = run(pack, "MGGTalkEvaluate", images=images, reference=images)

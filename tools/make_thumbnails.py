@@ -66,7 +66,7 @@ def main() -> None:
             prompt = workflow_files.to_prompt(workflow_files.load(name), inputs_of)
             run = host.run(without_landmark_model(prompt, info))
             if run.status != "success":
-                print(f"{name}: {run.status} {run.node_errors or run.error}")
+                print(f"{name}: {run.status} {run.node_errors or run.error['exception_message']}")
                 continue
             files = [host.folder / item["type"] / item["subfolder"] / item["filename"] for item in run.files()]
             picture_of(files).save(ROOT / "workflows" / f"{name}.jpg", quality=85, optimize=True)
