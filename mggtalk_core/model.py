@@ -1,4 +1,4 @@
-"""The learned part of the pipeline: one optional network per stage of the paper, each a residual on that stage's prior."""
+"""The learned part of the pipeline: an optional network per stage of the paper, each a residual on that stage's prior."""
 
 from __future__ import annotations
 
