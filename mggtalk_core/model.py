@@ -1,4 +1,4 @@
-"""The learned part of the pipeline: an optional network per stage of the paper, each a residual on that stage's prior."""
+"""The learned part: an optional network per stage of the paper, each a residual on that stage's analytic prior."""
 
 from __future__ import annotations
 
