@@ -136,7 +136,11 @@ def test_a_photo_without_a_face_is_one_line_also_on_the_real_stderr(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["green.png"]
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "sent",
+    [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM,
+     pytest.param(signal.SIGKILL, marks=pytest.mark.slow)],
+)  # fmt: skip
 def test_a_killed_run_leaves_nothing_under_the_final_name(tmp_path, sent):
     from mggtalk_core.assets import DEMO_PORTRAIT, DEMO_SPEECH
 

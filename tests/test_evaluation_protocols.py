@@ -15,6 +15,15 @@ from mggtalk_core.portrait.analysis import analyze_portrait
 from mggtalk_core.weights import load_model
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_heads():
+    """Heads of 192 pixels instead of 512: these tests are about the protocols."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(protocols, "HEAD_SIZE", 192)
+    yield
+    patch.undo()
+
+
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """The demo, small."""
@@ -83,10 +92,8 @@ def test_lip_sync_of_a_driven_clip_is_near_perfect(clip):
     assert rows["full"]["lip_corr"]["mean"] > rows["loudness"]["lip_corr"]["mean"]
 
 
-def test_command_line_prints_the_table_and_json(clip, capsys):
+def test_command_line_prints_json(clip, capsys):
     arguments = ["evaluate", "--video", str(clip), "--every", "45", "--size", "64"]
-    assert cli.main(arguments) == 0
-    assert "| full |" in capsys.readouterr().out
     assert cli.main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["variants"]["full"]["psnr"]["mean"] > 15
 
@@ -117,7 +124,8 @@ def test_square_clips_are_compared_whole_and_others_by_the_crop():
 
 
 @pytest.mark.slow
-def test_the_real_clip_reaches_the_required_figures():
+def test_the_real_clip_reaches_the_required_figures(monkeypatch):
+    monkeypatch.setattr(protocols, "HEAD_SIZE", 512)
     rows = protocols.self_reenactment([shared_data("dev/video/v01_hdtf_aoc.mp4")])["variants"]
     full, rigid, repeat = (rows[name] for name in ("full", "rigid head", "repeat first frame"))
     assert full["psnr_face"]["mean"] >= 19.0 and full["lip_corr"]["mean"] >= 0.95
