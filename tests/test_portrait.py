@@ -91,3 +91,10 @@ def test_people_of_all_kinds_are_fitted(name):
 
     portrait = analyze_portrait(read_photo(shared_data(f"dev/portraits/{name}")), size=256)
     assert portrait.fit.error[INNER_FACE].mean() < 0.02
+
+
+def test_a_hand_before_the_face_is_refused():
+    from mggtalk_core.media.image import read_photo
+
+    with pytest.raises(InputError, match="covered"):
+        analyze_portrait(read_photo(shared_data("dev/portraits/p09_camera_hides_face.jpg")))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
+from scipy.spatial import cKDTree
 
 HEAD_MODEL_FILE = Path(__file__).parent / "assets" / "head.safetensors"
 
@@ -47,6 +48,11 @@ class HeadModel:
         """A per-vertex field (..., V, C) at the 478 landmarks (..., 478, C)."""
         corners = field[..., self.faces[self.landmark_faces], :]
         return (corners * self.landmark_barycentric[..., None]).sum(-2)
+
+    def mirror_landmarks(self) -> np.ndarray:
+        """For each of the 478 landmarks (478,) the one on the other side."""
+        mean = self.landmarks_of(self.mean)
+        return cKDTree(mean).query(mean * [-1, 1, 1])[1]
 
     def part_vertices(self, part: int) -> np.ndarray:
         """Indices (n,) of the vertices that belong to one of SKIN .. LOWER_TEETH."""
