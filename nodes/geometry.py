@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from comfy_api.latest import io
 
+from ..mggtalk_core.errors import InputError
 from ..mggtalk_core.types import DepthMap, Portrait
 from . import host, types
 
@@ -66,6 +68,26 @@ class EstimateDepth(io.ComfyNode):
                     tooltip="Side of the square portrait in pixels, and with it the number of Gaussians: 256 is four "
                     "times as fast as 512 and soft, 1024 keeps the detail of large photos and is four times as slow.",
                 ),
+                io.DynamicCombo.Input(
+                    "depth_source",
+                    options=[
+                        io.DynamicCombo.Option("head prior", []),
+                        io.DynamicCombo.Option(
+                            "depth model",
+                            [
+                                io.String.Input(
+                                    "depth_model",
+                                    default="",
+                                    tooltip="A folder that holds a transformers depth model (config.json and "
+                                    ".safetensors). Nothing is downloaded: get the model first.",
+                                )
+                            ],
+                        ),
+                    ],
+                    optional=True,
+                    tooltip="'head prior' takes depth from the fitted head and rounds hair and shoulders. 'depth "
+                    "model' shapes those with a network of yours, such as Depth Anything: slower, closer to the photo.",
+                ),
             ],
             outputs=[
                 types.Portrait.Output(display_name="portrait", tooltip="For Build Symmetric Gaussians."),
@@ -77,15 +99,19 @@ class EstimateDepth(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, image, face_index, size) -> io.NodeOutput:
-        from ..mggtalk_core.geometry.dsgr import estimate_depth
+    def execute(cls, model, image, face_index, size, depth_source=None) -> io.NodeOutput:
+        from ..mggtalk_core.geometry.dsgr import HEAD_PRIOR, estimate_depth
         from ..mggtalk_core.portrait.analysis import analyze_portrait
 
         photo = host.photo_from(image, "Estimate Depth")
         with host.errors_named("Estimate Depth", "image"):
             portrait = host.cancellable(analyze_portrait, photo, size=size, face_index=face_index)
         host.show_warnings(portrait.warnings, cls.hidden.unique_id)
-        depth = host.cancellable(estimate_depth, portrait, model=model.on_device())
+        source = (depth_source or {}).get("depth_model", HEAD_PRIOR)
+        with host.errors_named("Estimate Depth", "depth_model"):
+            if source != HEAD_PRIOR and not Path(source).is_dir():  # a hub id would be downloaded
+                raise InputError(f"there is no folder '{source}'; give the folder of a transformers depth model")
+            depth = host.cancellable(estimate_depth, portrait, source=source, model=model.on_device())
         return io.NodeOutput(
             AnalysedPortrait(portrait, depth),
             host.image_from(depth_picture(depth)),

@@ -388,6 +388,12 @@ def test_errors_name_node_and_input(pack, model, name, inputs, message):
         run(pack, name, **inputs)
 
 
+def test_a_depth_model_that_is_not_there_is_an_error_of_its_input(pack, model, photo, tmp_path):
+    source = {"depth_source": "depth model", "depth_model": str(tmp_path / "none")}
+    with pytest.raises(ValueError, match="Estimate Depth, input 'depth_model'"):
+        run(pack, "MGGTalkEstimateDepth", model=model, image=photo, size=128, depth_source=source)
+
+
 def test_render_refuses_what_it_would_have_to_ignore(pack, head, motion):
     with pytest.raises(ValueError, match="Render Gaussians, input 'start_frame': frame 500"):
         render(pack, head, motion=motion, start_frame=500)
