@@ -77,10 +77,9 @@ def animate(
     seconds: dict[str, float] = {}
     with _timed(seconds, "drive"):
         speech = read_audio(audio, sample_rate=16_000, channels=1)
-        motion = drive_with_audio(speech.waveform, speech.sample_rate, fps, seed=seed)
     report = render_video(
-        image, motion, output, audio=audio, sources={"audio": audio}, settings={"seed": seed}, seconds=seconds,
-        **options,
+        image, lambda: drive_with_audio(speech.waveform, speech.sample_rate, fps, seed=seed), output, audio=audio,
+        sources={"audio": audio}, settings={"seed": seed}, seconds=seconds, **options,
     )  # fmt: skip
     return {**report, "audio_s": speech.seconds}
 
@@ -96,26 +95,26 @@ def reenact(
 ) -> dict:
     """A photo moves as the person in a video does, with the video's sound: writes an MP4, returns a report."""
     output = require_output(output, suffixes=(".mp4", ".mov"))
-    seconds: dict[str, float] = {}
     reader = VideoReader(video)
-    with _timed(seconds, "drive"):
-        total = reader.frame_estimate
-        motion = track_video(
+
+    def track() -> Motion:
+        total = reader.frame_estimate or 0
+        return track_video(
             (frame.rgb for frame in reader.frames(reader.fps)), float(reader.fps), missing=missing,
-            progress=(lambda done: progress(done, max(done, total or 0))) if progress else None,
+            progress=(lambda done: progress(done, max(done, total))) if progress else None,
         )  # fmt: skip
+
     report = render_video(
-        image, motion, output, audio=video if reader.has_audio else None,
-        audio_delay=reader.audio_delay, sources={"video": video},
-        settings={"missing": missing}, seconds=seconds, progress=progress, **options,
+        image, track, output, audio=video if reader.has_audio else None, audio_delay=reader.audio_delay,
+        sources={"video": video}, settings={"missing": missing}, progress=progress, **options,
     )  # fmt: skip
-    lost = [warning for warning in motion.warnings if warning.startswith("no face in ")]
+    lost = [warning for warning in report["warnings"] if warning.startswith("no face in ")]
     return {**report, "missing_frames": int(lost[0].split()[3]) if lost else 0}
 
 
 def render_video(
     image: str | os.PathLike,
-    motion: Motion,
+    make_motion: Callable[[], Motion],
     output: str | os.PathLike,
     *,
     audio: str | os.PathLike | None = None,
@@ -138,10 +137,11 @@ def render_video(
     """Build the head of a photo, move it, and stream the frames into an MP4 with the given sound.
 
     Args:
+        make_motion: called once the head is built, so that a bad photo is refused before an hour of sound is heard.
         audio_delay: seconds the sound starts after the picture.
         camera: None for the photo's view, "orbit" to sway around the head, or cameras.
         further_images, video_source: more photos, or a short clip, of the same person.
-        seconds: stages already done; the report adds build, render and encode.
+        seconds: stages already done; the report adds build, drive, render and encode.
 
     Raises:
         InputError: unusable photo, output, size or checkpoint.
@@ -156,7 +156,8 @@ def render_video(
             read_photo(image), model=model, size=size, face_index=face_index, further_photos=further,
             depth_source=depth_source,
         )  # fmt: skip
-    motion = onto_portrait(motion, head)
+    with _timed(seconds, "drive"):
+        motion = onto_portrait(make_motion(), head)
     if camera == "orbit":
         camera = orbit_cameras(head.camera.resized(size, size), len(motion), motion.fps)
     record = make_provenance(
@@ -192,8 +193,8 @@ def render_video(
         "frames": len(motion),
         "fps": motion.fps,
         "duration_s": len(motion) / motion.fps,
-        "width": width,
-        "height": height,
+        "width": width + width % 2,  # 4:2:0 video has no odd sizes
+        "height": height + height % 2,
         "gaussians": len(head),
         "seconds": seconds,
         "render_fps": len(motion) / seconds["render"],
