@@ -127,7 +127,7 @@ def hidden_inputs(points: PointCloud, normals: np.ndarray, head: HeadModel) -> P
 
     # As many as there were in training, whatever the crop's size: so the eight nearest cover the same area.
     sparse = np.flatnonzero(seen)[:: max(1, int(seen.sum()) // NEIGHBOUR_POINTS)]
-    distance, nearest = cKDTree(points.positions[sparse]).query(points.positions[hidden], k=8)
+    distance, nearest = cKDTree(points.positions[sparse]).query(points.positions[hidden], k=8, workers=-1)
     near_color = points.colors[sparse][nearest].mean(1)
     light = fit_light(points, normals, head)
     own = np.maximum(sh_basis(normals[hidden]) @ light, 0.05)

@@ -23,10 +23,9 @@ def surfel_blocks(
     step_of = np.where(np.isfinite(depth), 1, 0)  # 0: no surfel, else the side of the block that begins or lies here
     whole = np.isfinite(depth) & ~keep_detail
     for step in (2, MAX_STEP):
-        color_range = (_per_block(image, step, np.max) - _per_block(image, step, np.min)).max(-1)
-        known = np.nan_to_num(depth, nan=0.0)[..., None]
-        depth_range = (_per_block(known, step, np.max) - _per_block(known, step, np.min))[..., 0]
-        inside = _per_block(whole[..., None], step, np.min)[..., 0]
+        color_range = _range(image, step).max(-1)
+        depth_range = _range(np.nan_to_num(depth, nan=0.0)[..., None], step)[..., 0]
+        inside = ~_corners(~whole[..., None], step, np.logical_or)[..., 0]
         limit = FLAT_DEPTH * step * _per_block(footprint[..., None], step, np.mean)[..., 0]
         flat = inside & (color_range < FLAT_COLOR) & (depth_range < limit)
         blocks = np.zeros_like(step_of)
@@ -46,6 +45,21 @@ def block_means(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, step
         if chosen.any():
             means[chosen] = _per_block(picture, step, np.mean)[rows[chosen] // step, columns[chosen] // step]
     return means
+
+
+def _range(picture: np.ndarray, step: int) -> np.ndarray:
+    """Largest minus smallest value of each block of a picture (S, S, C)."""
+    return _corners(picture, step, np.maximum) - _corners(picture, step, np.minimum)
+
+
+def _corners(picture: np.ndarray, step: int, combine) -> np.ndarray:
+    """A picture (S, S, C) combined over whole blocks by a pairwise function, halving again and again."""
+    while step > 1:
+        picture = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
+        rows = combine(picture[::2], picture[1::2])
+        picture = combine(rows[:, ::2], rows[:, 1::2])
+        step //= 2
+    return picture
 
 
 def _per_block(picture: np.ndarray, step: int, reduce) -> np.ndarray:

@@ -16,7 +16,7 @@ RADIUS = 3  # patches of 7 x 7 pixels
 COARSEST, FINEST = 64, 256
 """Sides of the pyramid's levels; above the finest, its matches are copied at full resolution."""
 
-ROUNDS = 4
+ROUNDS = 3
 """Matching and voting per level."""
 
 CONFIDENCE_DECAY = 1.3
