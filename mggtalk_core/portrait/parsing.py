@@ -11,7 +11,7 @@ GUIDE_RADIUS = 1 / 40
 """Radius of the guided filter in crop sides: about the error of the 256 px segmenter's edge."""
 
 GUIDE_SUBSAMPLE = 4
-"""The filter's local models are fitted on a grid this much coarser (He and Sun 2015): ten times faster, as exact here."""
+"""The filter's local models are fitted on a grid this much coarser (He and Sun 2015): ten times faster, as exact."""
 
 GUIDE_PASSES, GUIDE_RAMP = 2, 1.8
 """The filter softens what is solid; a steeper ramp after each pass undoes that. Chosen on synthetic heads, whose mattes
