@@ -176,7 +176,7 @@ def handmade() -> Iterator[tuple[str, str, str, bytes]]:
             yield door, "zeros", suffix, bytes(4096)
             yield door, "html", suffix, b"<!doctype html><html><body>404 Not Found</body></html>"
             yield door, "a zip", suffix, b"PK\x03\x04" + bytes(64)
-            yield door, "a pickle", suffix, b"\x80\x04cos\nsystem\n(S'echo owned > /tmp/owned'\ntR."
+            yield door, "a pickle", suffix, b"\x80\x04cos\nsystem\n(S'echo owned > owned'\ntR."
     # playlists and references: FFmpeg would open what they name
     for door in ("audio", "video"):
         for suffix in ("m3u8", "mp4", "wav", "txt"):

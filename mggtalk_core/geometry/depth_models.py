@@ -110,7 +110,7 @@ def _load(source: str):
     from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
     try:
-        # safetensors only: other weight files are pickles
+        # safetensors only: other weight formats can run code
         model = AutoModelForDepthEstimation.from_pretrained(source, use_safetensors=True)
         return AutoImageProcessor.from_pretrained(source), model.eval()
     except (OSError, ValueError, KeyError) as error:
