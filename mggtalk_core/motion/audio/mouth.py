@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, grey_opening, maximum_filter1d, minimum_filter1d
 
-from ...headmodel.arkit import ARKIT_INDEX, ARKIT_NAMES
+from ...headmodel.arkit import ARKIT_INDEX
 from ...headmodel.model import HeadModel, load_head_model
 from .head import DETAILS, OUTPUTS
 from .windows import FEATURE_RATE
@@ -138,7 +138,3 @@ def mouth_expression(
     smooth[:, _PRESS] += 0.15 * closed * min(scale, 1)
     aperture = np.maximum(smooth[:, _APERTURE], 0) * (1 - closed)
     return mouth_rig().solve(aperture, smooth[:, _WIDTH], smooth[:, 2:])
-
-
-MOUTH = np.array([n.startswith(("jaw", "mouth", "tongue")) for n in ARKIT_NAMES])
-"""(52,) True for the coefficients that belong to the mouth."""
