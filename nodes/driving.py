@@ -5,20 +5,21 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 
 import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..mggtalk_core.headmodel.arkit import ARKIT_NAMES
+from ..mggtalk_core.errors import InputError
 from ..mggtalk_core.media.timing import exact_fps
 from ..mggtalk_core.media.video_reader import VideoReader
-from ..mggtalk_core.portrait.tracking import TrackedFace
 from . import host, types
 
 USUAL_FPS = 25.0
+
+WHISPER_TINY = "Whisper-tiny"
 
 FPS_TOOLTIP = (
     "Frames per second of the motion and of the video rendered from it: 25 is usual for speech, 1 to 120 work."
@@ -86,14 +87,21 @@ class DriveWithAudio(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "encoder",
-                    options=["Whisper-tiny", *host.model_files(".safetensors")],
-                    default="Whisper-tiny",
+                    options=[WHISPER_TINY, *host.model_files(".safetensors")],
+                    default=WHISPER_TINY,
                     advanced=True,
                     tooltip="'Whisper-tiny' is the speech model that comes with the pack. A mouth head you trained "
                     "yourself appears here when it lies in ComfyUI/models/mggtalk.",
                 ),
+                io.AudioEncoderOutput.Input(
+                    "encoded_audio",
+                    optional=True,
+                    tooltip="From ComfyUI's AudioEncoderEncode on the same audio: saves encoding it again. Choose as "
+                    "'encoder' the mouth head that was trained on that encoder.",
+                ),
             ],
             outputs=[types.Motion.Output(display_name="motion", tooltip="For the render nodes and the editor.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -108,24 +116,29 @@ class DriveWithAudio(io.ComfyNode):
         look_at_camera,
         seed,
         encoder,
+        encoded_audio=None,
     ) -> io.NodeOutput:
-        from ..mggtalk_core.motion.audio import drive_with_audio
+        from ..mggtalk_core.motion.audio.drive import Style, drive_with_audio, drive_with_encoded_audio
 
         clip = host.audio_from(audio, "Drive with Audio")
-        with host.errors_named("Drive with Audio", "audio"):
-            motion = host.cancellable(
-                drive_with_audio,
-                clip.waveform,
-                clip.sample_rate,
-                fps,
-                encoder=None if encoder == "Whisper-tiny" else host.model_path(encoder),
-                mouth_scale=mouth_scale,
-                expression_scale=expression_scale,
-                head_motion_scale=head_motion_scale,
-                blink_scale=blink_scale,
-                look_at_camera=look_at_camera,
-                seed=seed,
-            )
+        head_file = None if encoder == WHISPER_TINY else host.model_path(encoder)
+        style = Style(mouth_scale, expression_scale, head_motion_scale, blink_scale, look_at_camera, seed)
+        if encoded_audio is None:
+            with host.errors_named("Drive with Audio", "audio"):
+                motion = host.cancellable(
+                    drive_with_audio, clip.waveform, clip.sample_rate, fps, encoder=head_file, **asdict(style),
+                    progress=host.progress_bar(cls.hidden.unique_id),
+                )  # fmt: skip
+        else:
+            with host.errors_named("Drive with Audio", "encoded_audio"):
+                if head_file is None:
+                    raise InputError(
+                        f"'encoder' is {WHISPER_TINY}, which ComfyUI can't encode with; choose there the mouth head "
+                        "that was trained on the connected encoder"
+                    )
+                motion = host.cancellable(
+                    drive_with_encoded_audio, encoded_audio, clip.waveform, clip.sample_rate, fps, head_file, style
+                )
         return io.NodeOutput(motion)
 
 
@@ -187,7 +200,7 @@ class DriveWithVideo(io.ComfyNode):
         options = {"missing": missing_face, "smoothing": smoothing}
         with host.errors_named("Drive with Video", "driving"):
             if isinstance(driving, dict):
-                faces = tracked_faces(driving)
+                faces = [max(found, key=lambda face: face.size, default=None) for found in host.faces_from(driving)]
                 motion = motion_of_faces(host.watched(faces, len(faces)), fps or USUAL_FPS, **options)
             else:
                 clip = video_clip(driving, fps)
@@ -229,19 +242,6 @@ def video_clip(driving, fps: float) -> Clip:
 def _uint8(image: torch.Tensor) -> np.ndarray:
     """A picture (H, W, 3|4) 0..1 as (H, W, 3) uint8."""
     return image[..., :3].mul(255).round().clamp(0, 255).byte().cpu().numpy()
-
-
-def tracked_faces(landmarks: dict) -> list[TrackedFace | None]:
-    """The largest face of each frame of ComfyUI's FACE_LANDMARKS."""
-    faces: list[TrackedFace | None] = []
-    for frame in landmarks["frames"]:
-        candidates = []
-        for face in frame:
-            scores = np.array([face["blendshapes"].get(name, 0.0) for name in ARKIT_NAMES], np.float32)
-            points = np.asarray(face["landmarks_xy"], np.float32)
-            candidates.append(TrackedFace(points, scores, np.asarray(face["transformation_matrix"], np.float32)))
-        faces.append(max(candidates, key=lambda face: face.size, default=None))
-    return faces
 
 
 class DriveWithBlendshapes(io.ComfyNode):

@@ -9,6 +9,7 @@ import numpy as np
 from comfy_api.latest import io
 
 from ..mggtalk_core.errors import InputError
+from ..mggtalk_core.portrait.tracking import TrackedFace
 from ..mggtalk_core.types import DepthMap, Portrait
 from . import host, types
 
@@ -34,6 +35,24 @@ def normal_picture(depth: DepthMap) -> np.ndarray:
     return np.where(np.isnan(depth.depth)[..., None], 0, picture).astype(np.float32)
 
 
+def faces_of_photo(landmarks: dict, photo: np.ndarray) -> list[TrackedFace]:
+    """The faces of ComfyUI's FACE_LANDMARKS on this photo (H, W, 3), largest first.
+
+    Raises:
+        InputError: landmarks of a picture of another size, or without a face.
+    """
+    height, width = landmarks["image_size"]
+    if (height, width) != photo.shape[:2]:
+        raise InputError(
+            f"these are landmarks of a picture of {width}x{height}, 'image' has {photo.shape[1]}x{photo.shape[0]}; "
+            "detect them on the same image"
+        )
+    faces = host.faces_from(landmarks)[0]
+    if not faces:
+        raise InputError("no face was detected; disconnect it, and Estimate Depth looks for one itself")
+    return sorted(faces, key=lambda face: -face.size)
+
+
 class EstimateDepth(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -50,6 +69,12 @@ class EstimateDepth(io.ComfyNode):
                     "image",
                     tooltip="One photo of a person. The face should be visible, 120 pixels or more, and turned less "
                     "than about 25 degrees to the side.",
+                ),
+                types.FaceLandmarks.Input(
+                    "face_landmarks",
+                    optional=True,
+                    tooltip="From ComfyUI's Detect Face Landmarks on the same image, where that finds a face this node "
+                    "misses, or edited landmarks; taken as they are. Without it the face is looked for here.",
                 ),
                 io.Int.Input(
                     "face_index",
@@ -99,13 +124,15 @@ class EstimateDepth(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, image, face_index, size, depth_source=None) -> io.NodeOutput:
+    def execute(cls, model, image, face_index, size, face_landmarks=None, depth_source=None) -> io.NodeOutput:
         from ..mggtalk_core.geometry.dsgr import HEAD_PRIOR, estimate_depth
         from ..mggtalk_core.portrait.analysis import analyze_portrait
 
         photo = host.photo_from(image, "Estimate Depth")
+        with host.errors_named("Estimate Depth", "face_landmarks"):
+            faces = None if face_landmarks is None else faces_of_photo(face_landmarks, photo)
         with host.errors_named("Estimate Depth", "image"):
-            portrait = host.cancellable(analyze_portrait, photo, size=size, face_index=face_index)
+            portrait = host.cancellable(analyze_portrait, photo, size=size, face_index=face_index, faces=faces)
         host.show_warnings(portrait.warnings, cls.hidden.unique_id)
         source = (depth_source or {}).get("depth_model", HEAD_PRIOR)
         with host.errors_named("Estimate Depth", "depth_model"):

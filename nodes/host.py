@@ -20,8 +20,10 @@ import torch
 from PIL import Image
 
 from ..mggtalk_core.errors import InputError
+from ..mggtalk_core.headmodel.arkit import ARKIT_NAMES
 from ..mggtalk_core.media.audio import Audio, check_audio
 from ..mggtalk_core.media.image import check_photo
+from ..mggtalk_core.portrait.tracking import TrackedFace
 
 MODELS_FOLDER = "mggtalk"
 PREVIEW_SECONDS = 0.4
@@ -56,6 +58,21 @@ def audio_from(audio: dict[str, Any], node: str, name: str = "audio") -> Audio:
         raise InputError(f"{node}, input '{name}': one clip is needed, this batch has {len(waveform)}")
     with errors_named(node, name):
         return check_audio(waveform[0].cpu().numpy(), audio["sample_rate"], name)
+
+
+def faces_from(landmarks: dict[str, Any]) -> list[list[TrackedFace]]:
+    """The faces of each frame of ComfyUI's FACE_LANDMARKS, in the host's order."""
+    return [
+        [
+            TrackedFace(
+                landmarks=np.asarray(face["landmarks_xy"], np.float32),
+                scores=np.array([face["blendshapes"].get(name, 0.0) for name in ARKIT_NAMES], np.float32),
+                matrix=np.asarray(face["transformation_matrix"], np.float32),
+            )
+            for face in frame
+        ]
+        for frame in landmarks["frames"]
+    ]
 
 
 def image_from(array: np.ndarray) -> torch.Tensor:
@@ -103,6 +120,22 @@ def cancellable(call: Callable, *args, **kwargs):
     if "error" in outcome:
         raise outcome["error"]
     return outcome["result"]
+
+
+def progress_bar(node_id: str) -> Callable[[int, int], None]:
+    """A `progress(done, total)` for the core: moves the node's bar, and ends the work when the user pressed Cancel.
+
+    May be called from the thread `cancellable` starts, which does not know by itself whose bar it is.
+    """
+    import comfy.utils
+
+    bar = comfy.utils.ProgressBar(1, node_id)
+
+    def progress(done: int, total: int) -> None:
+        raise_if_cancelled()
+        bar.update_absolute(done, total)
+
+    return progress
 
 
 def watched(items: Iterable, total: int, picture: Callable[[Any], np.ndarray] | None = None) -> Iterator:

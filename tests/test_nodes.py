@@ -231,14 +231,13 @@ def test_a_video_drives_like_its_frames(pack, head, motion, speech):
     assert len(faster) == 24 and fps == 50
 
 
-def test_face_landmarks_of_comfyui_drive(pack, head, motion):
+def face_landmarks(images):
     """FACE_LANDMARKS as ComfyUI's Detect Face Landmarks gives them, made by our own tracker."""
     from mggtalk_core.headmodel.arkit import ARKIT_NAMES
     from mggtalk_core.portrait.tracking import FaceTracker
 
-    images, _ = render(pack, head, motion=motion, frame_count=6, size=256)
     with FaceTracker() as tracker:
-        found = [tracker.detect((image * 255).round().byte().numpy())[0] for image in images]
+        found = [tracker.detect((image * 255).round().byte().numpy()) for image in images]
     frames = [
         [
             {
@@ -246,17 +245,74 @@ def test_face_landmarks_of_comfyui_drive(pack, head, motion):
                 "blendshapes": dict(zip(ARKIT_NAMES, face.scores.tolist())),
                 "transformation_matrix": face.matrix,
             }
+            for face in faces
         ]
-        for face in found
+        for faces in found
     ]
-    frames[3] = []
-    landmarks = {"frames": frames, "image_size": (256, 256), "connection_sets": {}}
+    return {"frames": frames, "image_size": tuple(images.shape[1:3]), "connection_sets": {}}
+
+
+def test_face_landmarks_of_comfyui_drive(pack, head, motion):
+    images, _ = render(pack, head, motion=motion, frame_count=6, size=256)
+    landmarks = face_landmarks(images)
+    landmarks["frames"][3] = []
     driven, fps = run(pack, "MGGTalkDriveWithVideo", driving=landmarks, smoothing=0.0)
     assert len(driven) == 6 and fps == 25 and "1 of 6" in driven.warnings[0]
     reference, _ = run(pack, "MGGTalkDriveWithVideo", driving=images, fps=25.0, smoothing=0.0)
     assert np.abs(driven.expression[:3] - reference.expression[:3]).mean() < 0.05
     with pytest.raises(ValueError, match="Drive with Video, input 'driving'.*frame 3"):
         run(pack, "MGGTalkDriveWithVideo", driving=landmarks, missing_face="error")
+
+
+def test_face_landmarks_of_comfyui_find_the_portrait(pack, model, photo, analysed):
+    landmarks = face_landmarks(photo)
+    portrait = run(
+        pack, "MGGTalkEstimateDepth", model=model, image=photo, size=256, face_landmarks=landmarks
+    )[0].portrait  # fmt: skip
+    own = analysed[0].portrait
+    assert np.abs(portrait.landmarks - own.landmarks).mean() < 2, "pixels of the crop"
+    assert np.abs(portrait.fit.rotation - own.fit.rotation).max() < 0.05
+    with pytest.raises(ValueError, match="Estimate Depth, input 'face_landmarks': .*64x64, 'image' has 512x512"):
+        run(
+            pack, "MGGTalkEstimateDepth", model=model, image=photo,
+            face_landmarks={**landmarks, "image_size": (64, 64)},
+        )  # fmt: skip
+    with pytest.raises(ValueError, match="Estimate Depth, input 'face_landmarks': no face was detected"):
+        run(pack, "MGGTalkEstimateDepth", model=model, image=photo, face_landmarks={**landmarks, "frames": [[]]})
+
+
+def test_audio_that_comfyui_encoded_drives(pack, speech, motion):
+    """The shipped head on Whisper-tiny's own features, in the layout of AudioEncoderEncode."""
+    from mggtalk_core.motion.audio.encoders import whisper_tiny
+    from mggtalk_core.motion.audio.head import HEAD_FILE
+    from mggtalk_core.motion.audio.windows import to_mono_16k
+
+    samples = to_mono_16k(speech["waveform"][0].numpy(), speech["sample_rate"])
+    features = torch.nn.functional.pad(torch.from_numpy(whisper_tiny()(samples)), (0, 0, 0, 1400))[None]
+    encoded = {"encoded_audio_all_layers": [features], "audio_samples": len(samples)}
+    with pytest.raises(ValueError, match="Drive with Audio, input 'encoded_audio': 'encoder' is Whisper-tiny"):
+        run(pack, "MGGTalkDriveWithAudio", audio=speech, encoded_audio=encoded)
+    import folder_paths
+
+    models = Path(folder_paths.get_folder_paths("mggtalk")[0])
+    models.mkdir(parents=True, exist_ok=True)
+    (models / "my_head.safetensors").write_bytes(HEAD_FILE.read_bytes())
+    (driven,) = run(
+        pack, "MGGTalkDriveWithAudio", audio=speech, encoded_audio=encoded, encoder="my_head.safetensors"
+    )  # fmt: skip
+    assert np.abs(driven.expression - motion.expression).mean() < 1e-3
+
+
+def test_long_speech_shows_progress_and_stops_when_cancelled(pack, speech):
+    import comfy.model_management
+    import comfy.utils
+
+    long = {**speech, "waveform": speech["waveform"].repeat(1, 1, 10)}
+    run(pack, "MGGTalkDriveWithAudio", audio=long)
+    assert comfy.utils.ProgressBar.last.value == comfy.utils.ProgressBar.last.total == 3
+    comfy.model_management.interrupted = True
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        run(pack, "MGGTalkDriveWithAudio", audio=long)
 
 
 def test_typed_timeline_and_saved_motion_agree(pack):

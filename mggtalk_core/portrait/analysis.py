@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..errors import InputError
@@ -36,24 +38,28 @@ LARGE_YAW = 25.0
 """Degrees to the side from which on half of the face is a guess."""
 
 
-def analyze_portrait(photo: np.ndarray, *, size: int = 512, face_index: int = 0) -> Portrait:
+def analyze_portrait(
+    photo: np.ndarray, *, size: int = 512, face_index: int = 0, faces: Sequence[TrackedFace] | None = None
+) -> Portrait:
     """Analyse a photo (H, W, 3) float32 0..1 sRGB; the crop is (size, size).
 
-    `face_index` chooses among several faces, largest first.
+    Args:
+        face_index: chooses among several faces, largest first.
+        faces: one or more faces of the photo, largest first, as another tracker found them; taken as they are.
 
     Raises:
         InputError: no face, no such face, a face too small, or something that is not a human face.
     """
     with FaceTracker() as tracker:
-        photo, faces, warnings = _upright_faces(tracker, photo)
-        if not 0 <= face_index < len(faces):
+        photo, found, warnings = _upright_faces(tracker, photo) if faces is None else (photo, faces, [])
+        if not 0 <= face_index < len(found):
             raise InputError(
-                f"face index {face_index} asked for, but the photo has {len(faces)} face(s); "
-                f"use 0 to {len(faces) - 1}, 0 is the largest"
+                f"face index {face_index} asked for, but the photo has {len(found)} face(s); "
+                f"use 0 to {len(found) - 1}, 0 is the largest"
             )
-        if len(faces) > 1:
-            warnings.append(f"{len(faces)} faces found; using number {face_index} (0 is the largest)")
-        face = faces[face_index]
+        if len(found) > 1:
+            warnings.append(f"{len(found)} faces found; using number {face_index} (0 is the largest)")
+        face = found[face_index]
         if face.size < MIN_FACE_PIXELS:
             raise InputError(
                 f"the face is only {face.size:.0f} pixels large; at least {MIN_FACE_PIXELS} are needed, "
@@ -63,7 +69,9 @@ def analyze_portrait(photo: np.ndarray, *, size: int = 512, face_index: int = 0)
             warnings.append(f"the face is only {face.size:.0f} pixels large; the result will look soft")
         centre, side = crop_box_inside(face.landmarks, photo.shape[1], photo.shape[0])
         image, crop_to_photo = cut_square(photo, centre, side, size)
-        face = _track_in_crop(tracker, image, face, crop_to_photo)
+        face = _in_crop(face, crop_to_photo)
+        if faces is None:
+            face = _track_again(tracker, image, face)
 
     head = load_head_model()
     K = np.array([[PORTRAIT_FOCAL * size, 0, size / 2], [0, PORTRAIT_FOCAL * size, size / 2], [0, 0, 1]], np.float32)
@@ -123,16 +131,18 @@ def _upright_faces(tracker: FaceTracker, photo: np.ndarray) -> tuple[np.ndarray,
     return upright, faces, [f"the photo was turned by {90 * turns} degrees"] if turns else []
 
 
-def _track_in_crop(
-    tracker: FaceTracker, image: np.ndarray, face: TrackedFace, crop_to_photo: np.ndarray
-) -> TrackedFace:
-    """Track again in the crop, where the face has the size the tracker knows best.
+def _in_crop(face: TrackedFace, crop_to_photo: np.ndarray) -> TrackedFace:
+    """A face of the photo in the crop's pixels."""
+    scale, offset = crop_to_photo[0, 0], crop_to_photo[:, 2]
+    return face.moved(1 / scale, -offset / scale)
+
+
+def _track_again(tracker: FaceTracker, image: np.ndarray, expected: TrackedFace) -> TrackedFace:
+    """Track the face in the crop, where it has the size the tracker knows best.
 
     Raises:
         InputError: what looked like a face does not when mirrored: a hand before it, an object, an animal.
     """
-    scale, offset = crop_to_photo[0, 0], crop_to_photo[:, 2]
-    expected = face.moved(1 / scale, -offset / scale)
     found = tracker.detect(_to_uint8(image))
     if not found:
         return expected

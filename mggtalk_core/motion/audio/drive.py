@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from .. import idle
 from .encoders import SpeechEncoder, encoded_features, load_encoder
 from .head import MouthHead, load_mouth_head
 from .mouth import gates, mouth_expression
-from .windows import check_waveform, frame_count, loudness, to_mono_16k, windows
+from .windows import check_waveform, frame_count, loudness, to_mono_16k, window_count, windows
+
+Progress = Callable[[int, int], None]
+"""Called with the windows of speech done and their total; what it raises ends the work."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ def drive_with_audio(
     blink_scale: float = 1.0,
     look_at_camera: bool = True,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Motion:
     """Turns speech into ceil(duration * fps) frames of expression and head pose.
 
@@ -49,6 +54,7 @@ def drive_with_audio(
         encoder: None for Whisper-tiny, or a mouth head (.safetensors) trained on another encoder.
         mouth_scale, expression_scale, head_motion_scale, blink_scale, look_at_camera, seed: see `Style`. The three
             scales in the middle at 0 give lips only.
+        progress: called after every 8 s of speech.
 
     Raises:
         InputError: empty or non-finite audio, an impossible frame rate, or an encoder that can't be had.
@@ -56,7 +62,7 @@ def drive_with_audio(
     waveform = check_waveform(waveform, sample_rate)
     check_fps(fps)
     speech_encoder, head = load_encoder(encoder)
-    outputs, level = speech_outputs(waveform, sample_rate, speech_encoder, head)
+    outputs, level = speech_outputs(waveform, sample_rate, speech_encoder, head, progress)
     style = Style(mouth_scale, expression_scale, head_motion_scale, blink_scale, look_at_camera, seed)
     return performance(outputs, level, fps, frame_count(waveform, sample_rate, fps), style)
 
@@ -87,14 +93,21 @@ def drive_with_encoded_audio(
 
 
 def speech_outputs(
-    waveform: np.ndarray, sample_rate: int, encoder: SpeechEncoder, head: MouthHead
+    waveform: np.ndarray,
+    sample_rate: int,
+    encoder: SpeechEncoder,
+    head: MouthHead,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The mouth head's outputs (T, len(OUTPUTS)) and the loudness (T,) in dB of audio (C, n), at 50 Hz."""
     outputs, level = [], []
-    for window in windows(waveform, sample_rate):
+    total = window_count(waveform, sample_rate)
+    for done, window in enumerate(windows(waveform, sample_rate), 1):
         kept = slice(window.first, window.first + window.count)
         outputs.append(head.predict(encoder(window.samples))[kept])
         level.append(loudness(window.samples)[kept])
+        if progress:
+            progress(done, total)
     return np.concatenate(outputs), np.concatenate(level)
 
 

@@ -76,6 +76,11 @@ def windows(waveform: np.ndarray, sample_rate: int) -> Iterator[Window]:
         yield Window(np.pad(samples[:length], (0, max(0, length - len(samples)))), start - low, stop - start)
 
 
+def window_count(waveform: np.ndarray, sample_rate: int) -> int:
+    """How many windows audio (C, n) has."""
+    return ceil(frame_count(waveform, sample_rate) / (HOP_S * FEATURE_RATE))
+
+
 def loudness(samples: np.ndarray) -> np.ndarray:
     """Level of each 50 Hz frame of samples (n,) in dB re full scale, (n // 320,), from 40 ms around the frame."""
     frames = len(samples) // FEATURE_HOP

@@ -139,6 +139,7 @@ Color = ComfyType("COLOR", {})
 Image, Mask, Audio, Video = (ComfyType(name) for name in ("IMAGE", "MASK", "AUDIO", "VIDEO"))
 Splat, File3DAny, File3DPLY = ComfyType("SPLAT"), ComfyType("FILE_3D"), ComfyType("FILE_3D_PLY")
 File3DSplatAny = ComfyType("FILE_3D_SPLAT_ANY")
+AudioEncoderOutput = ComfyType("AUDIO_ENCODER_OUTPUT")
 Load3DCamera = ComfyType("LOAD3D_CAMERA")
 
 
