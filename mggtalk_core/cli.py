@@ -287,7 +287,9 @@ def _drive(options: argparse.Namespace) -> dict:
     output = require_output(options.output, suffixes=(".csv",))
     audio = read_audio(options.audio, sample_rate=16_000, channels=1)
     start = time.perf_counter()
-    motion = drive_with_audio(audio.waveform, audio.sample_rate, options.fps, seed=options.seed)
+    motion = drive_with_audio(
+        audio.waveform, audio.sample_rate, options.fps, seed=options.seed, progress=_Progress()
+    )  # fmt: skip
     seconds = time.perf_counter() - start
     write_motion_csv(motion, output)
     return {

@@ -104,12 +104,10 @@ def reenact(
             progress=(lambda done: progress(done, max(done, total))) if progress else None,
         )  # fmt: skip
 
-    report = render_video(
+    return render_video(
         image, track, output, audio=video if reader.has_audio else None, audio_delay=reader.audio_delay,
         sources={"video": video}, settings={"missing": missing}, progress=progress, **options,
     )  # fmt: skip
-    lost = [warning for warning in report["warnings"] if warning.startswith("no face in ")]
-    return {**report, "missing_frames": int(lost[0].split()[3]) if lost else 0}
 
 
 def render_video(
@@ -196,6 +194,7 @@ def render_video(
         "width": width + width % 2,  # 4:2:0 video has no odd sizes
         "height": height + height % 2,
         "gaussians": len(head),
+        "missing_frames": motion.missing_frames,
         "seconds": seconds,
         "render_fps": len(motion) / seconds["render"],
         "peak_rss_mb": peak_memory_mb(),

@@ -120,6 +120,7 @@ class Motion:
     translation: np.ndarray  # (T, 3) float32 m, of the head in the canonical frame
     fps: float
     warnings: tuple[str, ...] = field(default=())
+    missing_frames: int = 0  # driving frames without a face, whose motion is a guess
 
     def __len__(self) -> int:
         return len(self.expression)

@@ -16,6 +16,35 @@ from real_host import ROOT, RealHost
 
 pytestmark = pytest.mark.skipif("COMFYUI_PATH" not in os.environ, reason="COMFYUI_PATH does not name a ComfyUI")
 NEEDS_A_MODEL = {"drive_with_face_landmarks"}  # ComfyUI's own face landmark model is a download of the user's
+LANDMARKS_OF_A_FILE = '''
+import numpy as np
+import folder_paths
+
+class LandmarksOfAFile:
+    """FACE_LANDMARKS in the layout of ComfyUI's Detect Face Landmarks, which needs a model to be downloaded."""
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("FACE_LANDMARKS",), "load", "test"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",)}}
+
+    def load(self, image):
+        from comfy_extras.mediapipe.face_landmarker import BLENDSHAPE_NAMES
+
+        with np.load(folder_paths.get_annotated_filepath("landmarks.npz")) as saved:
+            frames = [
+                [{
+                    "bbox_xyxy": np.r_[points.min(0), points.max(0)], "landmarks_xy": points,
+                    "landmarks_3d": np.pad(points, ((0, 0), (0, 1))), "presence": 1.0, "score": 1.0,
+                    "blendshapes": dict(zip(BLENDSHAPE_NAMES, [0.0, *scores])), "transformation_matrix": matrix,
+                }]
+                for points, scores, matrix in zip(saved["points"], saved["scores"], saved["matrices"])
+            ]
+        return ({"frames": frames, "image_size": tuple(image.shape[1:3]), "connection_sets": {}},)
+
+NODE_CLASS_MAPPINGS = {"LandmarksOfAFile": LandmarksOfAFile}
+'''
 SCHEMAS = json.loads((ROOT / "tests" / "comfy_double" / "node_schemas.json").read_text(encoding="utf-8"))
 
 
@@ -31,6 +60,9 @@ def host(tmp_path_factory):
         "import sys; sys.path.insert(0, __path__[0]); import mggtalk_core\n"
         "from .nodes import *\nNODE_CLASS_MAPPINGS = {}\n"
     )
+    stand_in = folder / "custom_nodes" / "landmarks_of_a_file"
+    stand_in.mkdir()
+    (stand_in / "__init__.py").write_text(LANDMARKS_OF_A_FILE)
     with RealHost(folder, pack_name="zz-talking_heads.fork") as server:
         print(
             f"\nComfyUI {server.get('/system_stats')['system']['comfyui_version']}, up in {server.start_seconds:.0f} s"
@@ -109,6 +141,54 @@ def test_workflow_runs_as_it_opens(host, prompts, name):
     assert run.files(), "nothing was saved"
     now, peak = host.memory_mb()
     print(f"\n{name}: {run.seconds:.1f} s, {run.previews} previews, server {now:.0f} MB (peak {peak:.0f})")
+
+
+def track(frames):
+    """Landmarks, scores in the order of MediaPipe's names, and matrices of frames (H, W, 3) uint8, by our tracker."""
+    import numpy as np
+
+    from mggtalk_core.headmodel.arkit import ARKIT_NAMES
+    from mggtalk_core.portrait.tracking import FaceTracker
+
+    names = sorted(name for name in ARKIT_NAMES if name != "tongueOut")  # MediaPipe's list is alphabetical
+    order = [ARKIT_NAMES.index(name) for name in names]
+    with FaceTracker() as tracker:
+        faces = [tracker.detect(frame)[0] for frame in frames]
+    return {
+        "points": np.stack([face.landmarks for face in faces]),
+        "scores": np.stack([face.scores[order] for face in faces]),
+        "matrices": np.stack([face.matrix for face in faces]),
+    }
+
+
+def test_face_landmarks_in_comfyuis_layout_find_the_portrait_and_drive_it(host, prompts):
+    """The workflow with ComfyUI's detector replaced by landmarks from a file, for the video and for the photo."""
+    import av
+    import numpy as np
+    from PIL import Image
+
+    prompt = copy.deepcopy(prompts["drive_with_face_landmarks"])
+    loader, detector = of_type(prompt, "LoadMediaPipeFaceLandmarker"), of_type(prompt, "MediaPipeFaceLandmarker")
+    images = prompt[detector]["inputs"]["image"]
+    del prompt[loader]
+    prompt[detector] = {"class_type": "LandmarksOfAFile", "inputs": {"image": images}}
+    with av.open(str(host.folder / "input" / "mggtalk_demo_driving.mp4")) as video:
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+    np.savez(host.folder / "input" / "landmarks.npz", **track(frames))
+    run = host.run(prompt)
+    assert run.node_errors == {} and run.status == "success", run.error
+    with av.open(str(output_file(host, run, ".mp4"))) as video:
+        assert sum(1 for _ in video.decode(video=0)) == len(frames)
+    print(f"\nlandmarks of {len(frames)} frames drive: {run.seconds:.1f} s")
+
+    photo = np.asarray(Image.open(host.folder / "input" / "mggtalk_demo_portrait.png").convert("RGB"))
+    np.savez(host.folder / "input" / "landmarks.npz", **track([photo]))
+    prompt = copy.deepcopy(prompts["expression_editor_and_3d_export"])
+    depth = prompt[of_type(prompt, "MGGTalkEstimateDepth")]["inputs"]
+    prompt["95"] = {"class_type": "LandmarksOfAFile", "inputs": {"image": depth["image"]}}
+    depth["face_landmarks"] = ["95", 0]
+    run = host.run(prompt)
+    assert run.node_errors == {} and run.status == "success" and run.files(), run.error
 
 
 def test_the_video_has_all_frames_and_all_sound(host, prompts):

@@ -228,7 +228,10 @@ def motion_of_faces(
         shown = ", ".join(map(str, lost[:10])) + (" ..." if len(lost) > 10 else "")
         warnings = (f"no face in {len(lost)} of {len(seen)} driving frames ({missing}): {shown}",)
     curves = curves.astype(np.float32)
-    return Motion(curves[:, :52].clip(0, 1), curves[:, 52:55], curves[:, 55:58], float(fps), warnings)
+    return Motion(
+        curves[:, :52].clip(0, 1), curves[:, 52:55], curves[:, 55:58], float(fps), warnings,
+        missing_frames=int((~seen).sum()),
+    )  # fmt: skip
 
 
 def track_around(tracker: FaceTracker, frame: np.ndarray, previous: TrackedFace | None) -> TrackedFace | None:
