@@ -192,11 +192,12 @@ def _stdout_for_json():
 
 
 class _Progress:
-    """A progress bar on stderr when it is a terminal, called as progress(done, total)."""
+    """A progress bar on stderr when it is a terminal, called as progress(done, total) of some unit."""
 
     WIDTH = 30
 
-    def __init__(self):
+    def __init__(self, unit: str = "frames"):
+        self._unit = unit
         self._shown = sys.stderr.isatty()
         self._start = time.perf_counter()
 
@@ -206,7 +207,7 @@ class _Progress:
         rate = done / max(time.perf_counter() - self._start, 1e-6)
         bar = "#" * round(self.WIDTH * done / max(total, 1))
         end = "\n" if done >= total else ""
-        sys.stderr.write(f"\r[{bar:<{self.WIDTH}}] {done}/{total} frames, {rate:.1f}/s {end}")
+        sys.stderr.write(f"\r[{bar:<{self.WIDTH}}] {done}/{total} {self._unit}, {rate:.1f}/s {end}")
         sys.stderr.flush()
 
 
@@ -288,7 +289,7 @@ def _drive(options: argparse.Namespace) -> dict:
     audio = read_audio(options.audio, sample_rate=16_000, channels=1)
     start = time.perf_counter()
     motion = drive_with_audio(
-        audio.waveform, audio.sample_rate, options.fps, seed=options.seed, progress=_Progress()
+        audio.waveform, audio.sample_rate, options.fps, seed=options.seed, progress=_Progress("windows")
     )  # fmt: skip
     seconds = time.perf_counter() - start
     write_motion_csv(motion, output)
