@@ -152,7 +152,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _stdout_for_json() as stdout:
             report = options.run(options)
             code = report.pop("exit_code", 0)
-            stdout.write((json.dumps(_plain(report)) if options.json else _readable(options.command, report)) + "\n")
+            text = json.dumps(_plain(report)) if options.json else _readable(options.command, report)
+            encoding = stdout.encoding or "utf-8"  # a Windows pipe's code page lacks most letters
+            stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
             stdout.flush()
         return code
     except InputError as error:

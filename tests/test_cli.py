@@ -1,6 +1,7 @@
 """The command line's contract: what goes to stdout and stderr, exit codes, and one-line errors."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -173,3 +174,13 @@ def test_a_still_is_transparent_and_says_what_it_is(tmp_path):
         assert GENERATED in still.text["XML:com.adobe.xmp"]
     assert pixels[2, 2, 3] == 0 and pixels[64, 64, 3] > 240  # corner and nose
     assert json.loads((tmp_path / "still.png.provenance.json").read_text())["digital_source_type"] == GENERATED
+
+
+def test_a_console_without_unicode_does_not_break_the_report(tmp_path):
+    """As on Windows, where a pipe has the code page's letters only."""
+    from mggtalk_core.assets import DEMO_SPEECH
+
+    target = tmp_path / "\u0142\u2191.csv"
+    done = run("drive", "--audio", DEMO_SPEECH, "-o", target, env={**os.environ, "PYTHONIOENCODING": "cp1252"})
+    assert done.returncode == 0, done.stderr
+    assert "??.csv" in done.stdout and target.exists()
