@@ -7,6 +7,7 @@ and compared at `size`. Clips, crops and trackers differ between papers: their f
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +39,7 @@ from .clips import Window, find_clips, resampled, sampled_frames
 from .identity import MISSING, IdentityEncoder, cosine_similarity, identity_available
 from .image_metrics import psnr, ssim
 from .lip_tracking import track_lips
+from .perceptual import NETWORKS, FrechetDistance, PerceptualDistance, why_missing
 from .statistics import bootstrap_interval
 
 Progress = Callable[[int, int], None]
@@ -105,7 +107,7 @@ def self_reenactment(
     model = load_model(checkpoint)
     absent = [name for name in ablate if ABLATIONS[name] and getattr(model, ABLATIONS[name]) is None]
     present = [name for name in ablate if name not in absent]
-    clips = []
+    clips, sets = [], defaultdict(FrechetDistance)
     for clip in find_clips(videos):
         source = next(sampled_frames(clip, every, frames))
         portrait = analyze_portrait(source.astype(np.float32) / 255, size=HEAD_SIZE)
@@ -116,9 +118,9 @@ def self_reenactment(
         )  # fmt: skip
         window = Window.of(portrait)
         truth = (window.view(frame) for frame in sampled_frames(clip, every, frames))
-        rows = _compare(window, motion, _variants(portrait, model, present), truth, size, progress)
+        rows = _compare(window, motion, _variants(portrait, model, present), truth, size, sets, progress)
         clips.append({"clip": clip.name, "frames": len(motion) - 1, "variants": rows})
-    report = _report("self-reenactment", clips, {"every": every, "size": size, "checkpoint": model.checkpoint})
+    report = _report("self-reenactment", clips, {"every": every, "size": size, "checkpoint": model.checkpoint}, sets)
     report["not_measured"] += [f"without {name}: the checkpoint has no such network" for name in absent]
     return report
 
@@ -155,15 +157,18 @@ def _variants(portrait: Portrait, model: MGGTalkModel, ablate: Sequence[str]) ->
 
 def _compare(
     window: Window, motion: Motion, variants: Sequence[_Variant], truth: Iterator[np.ndarray], size: int,
-    progress: Progress | None,
+    sets: dict[str, FrechetDistance], progress: Progress | None,
 ) -> dict[str, dict[str, float]]:  # fmt: skip
-    """Mean metrics of each variant over the frames of a clip; the source frame does not count."""
+    """Mean metrics of each variant over the frames of a clip; the source frame does not count.
+
+    The frames are added to the `sets` of their variants, for measures of all clips together.
+    """
     source = next(truth)
     streams = {variant.pictures: _pictures(variant, window, motion, source) for variant in variants}
     for stream in streams.values():
         next(stream)
     scores: list[list[dict[str, float]]] = [[] for _ in variants]
-    identity = _Identity()
+    identity, perceptual = _Identity(), PerceptualDistance()
     with FaceTracker() as tracker:
         for index, frame in enumerate(truth, start=1):
             pictures = {key: next(stream) for key, stream in streams.items()}
@@ -186,7 +191,9 @@ def _compare(
                 rows.append({
                     **_frame_scores(compared, true_picture, regions, found[variant.pictures], face),
                     "csim": cosine_similarity(persons[variant.pictures], true_person),
+                    "lpips": perceptual(compared, true_picture),
                 })  # fmt: skip
+                sets[variant.name].add(compared, true_picture)
             if progress:
                 progress(index + 1, len(motion))
     if not scores[0]:
@@ -274,7 +281,8 @@ def cross_reenactment(
 ) -> dict:
     """Drives somebody else's photo with each clip; there is no true picture, so only motion is compared.
 
-    Head pose is compared relative to each one's first frame, expression directly, identity with the photo.
+    Head pose is compared relative to each one's first frame, expression directly, identity with the photo, and the
+    rendered frames as a set (FID) with the driving ones.
 
     Raises:
         InputError: as `self_reenactment`.
@@ -287,7 +295,7 @@ def cross_reenactment(
     photographed = np.round(portrait.image * 255).astype(np.uint8)
     with FaceTracker() as tracker:
         person = identity.of(photographed, _tracked(tracker, photographed, size), size)
-    clips = []
+    clips, sets = [], defaultdict(FrechetDistance)
     for clip in find_clips(videos):
         rate = float(VideoReader(clip).fps) / every
         tracked = track_video(sampled_frames(clip, every, frames), rate, missing="previous", smoothing=0)
@@ -312,11 +320,12 @@ def cross_reenactment(
                         **_cross_scores(found, faces[0], *start),
                         "csim": cosine_similarity(identity.of(picture, found, size), person),
                     })  # fmt: skip
+                    sets[name].add(resampled(picture, size), resampled(frame, size))
         clips.append({
             "clip": clip.name, "frames": len(motion),
             "variants": {name: _clip_scores(values, rate) for name, values in rows.items() if values},
         })  # fmt: skip
-    return _report("cross-reenactment", clips, {"source": Path(source).name, "every": every, "size": size})
+    return _report("cross-reenactment", clips, {"source": Path(source).name, "every": every, "size": size}, sets)
 
 
 def _cross_scores(found: TrackedFace, true: TrackedFace, first: np.ndarray, true_first: np.ndarray) -> dict[str, float]:
@@ -361,11 +370,11 @@ def audio_driven(videos: Sequence[str | Path]) -> dict:
             "clip": clip.name, "frames": len(tracked[index].aperture),
             "variants": {name: dict(vars(scores)) for name, scores in rows.items()},
         })  # fmt: skip
-    return _report("audio-driven lip sync", clips, {"rate": f"{lip_sync.RATE:g} Hz"})
+    return _report("audio-driven lip sync", clips, {"rate": f"{lip_sync.RATE:g} Hz"}, {})
 
 
-def _report(protocol: str, clips: list[dict], settings: dict) -> dict:
-    """The result of a protocol: clips one by one, and their mean with a 95 % interval over clips."""
+def _report(protocol: str, clips: list[dict], settings: dict, sets: dict[str, FrechetDistance]) -> dict:
+    """The result of a protocol: clips one by one, their mean with a 95 % interval over clips, and FID of all frames."""
     summary = {}
     for name in clips[0]["variants"]:
         rows = [clip["variants"][name] for clip in clips if name in clip["variants"]]
@@ -374,16 +383,15 @@ def _report(protocol: str, clips: list[dict], settings: dict) -> dict:
             values = np.array([row[metric] for row in rows])
             low, high = bootstrap_interval(values)
             summary[name][metric] = {"mean": _mean(values), "low": low, "high": high}
+    for name, pictures in sets.items():
+        summary[name]["fid"] = {"mean": pictures.value(), "low": float("nan"), "high": float("nan")}
     report = {"protocol": protocol, "settings": settings, "variants": summary, "clips": clips}
     return report if protocol.startswith("audio") else {**report, "not_measured": _not_measured()}
 
 
 def _not_measured() -> list[str]:
-    """Metrics of the papers that this install has no weights for; no extra brings the first two."""
-    missing = [
-        "lpips needs AlexNet's weights (alexnet-owt-7be5be79.pth)",
-        "fid needs InceptionV3's weights (pt_inception-2015-12-05-6726825d.pth)",
-    ]
+    """Metrics of the papers that this install can't measure, and what they need."""
+    missing = [reason for measure in NETWORKS if (reason := why_missing(measure))]
     return missing if identity_available() else [*missing, MISSING]
 
 

@@ -12,8 +12,8 @@ LABELS = {
     "psnr": ("PSNR", 2, "up"), "ssim": ("SSIM", 3, "up"), "psnr_face": ("face PSNR", 2, "up"),
     "psnr_mouth": ("mouth PSNR", 2, "up"), "psnr_head": ("head PSNR", 2, "up"), "lmd": ("LMD", 4, "down"),
     "akd": ("AKD px", 2, "down"), "aed": ("AED", 3, "down"), "apd": ("APD deg", 2, "down"),
-    "csim": ("CSIM", 3, "up"), "lip_corr": ("lip corr", 3, "up"), "eye_corr": ("eye corr", 3, "up"),
-    "sync_ms": ("sync ms", 0, ""),
+    "csim": ("CSIM", 3, "up"), "lpips": ("LPIPS", 3, "down"), "fid": ("FID", 1, "down"),
+    "lip_corr": ("lip corr", 3, "up"), "eye_corr": ("eye corr", 3, "up"), "sync_ms": ("sync ms", 0, ""),
     "found": ("found", 2, "up"), "width_corr": ("width corr", 3, "up"), "closure_f1": ("closure F1", 2, "up"),
     "offset_ms": ("offset ms", 0, ""), "jitter_ratio": ("jitter", 2, ""), "range_ratio": ("range", 2, ""),
 }  # fmt: skip
