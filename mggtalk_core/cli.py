@@ -74,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     source = evaluate.add_mutually_exclusive_group(required=True)
     source.add_argument("--video", nargs="+", help="clips (or folders of clips): first frame as source, self-driven")
     source.add_argument("--audio-video", nargs="+", help="clips: lip sync of their sound driving the head")
-    evaluate.add_argument("--source", help="with --video: photo of somebody else, for cross-reenactment")
+    evaluate.add_argument("--source", help="photo of somebody else: cross-reenactment, or rendered lip sync")
     evaluate.add_argument("--every", type=int, default=4, help="with --video: use every n-th frame (%(default)s)")
     evaluate.add_argument("--frames", type=int, help="use at most so many frames of each clip")
     evaluate.add_argument("--size", type=int, default=256, help="side of the compared pictures (%(default)s)")
@@ -310,7 +310,9 @@ def _evaluate(options: argparse.Namespace) -> dict:
 
     shared = dict(every=options.every, frames=options.frames, size=options.size, checkpoint=options.checkpoint)
     if options.audio_video:
-        report = protocols.audio_driven(options.audio_video)
+        report = protocols.audio_driven(
+            options.audio_video, source=options.source, checkpoint=options.checkpoint
+        )
     elif options.source:
         report = protocols.cross_reenactment(options.source, options.video, **shared)
     else:

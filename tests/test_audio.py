@@ -350,3 +350,13 @@ def test_lips_follow_a_real_speaker(clip):
     scores = lip_scores(driven_curves(drive_with_audio(audio.waveform, RATE, CLOCK)), track_lips(path))
     assert scores.lip_corr > 0.55
     assert scores.closure_f1 > 0.55
+
+
+def test_opening_in_silence_is_measured_where_nobody_speaks():
+    from mggtalk_core.evaluation.lip_sync import silence_opening
+
+    level = np.where(np.arange(200) < 100, -20.0, -80.0)
+    shut = np.where(np.arange(200) < 100, 0.1, 0.0)
+    assert silence_opening(shut, level) == 0
+    assert silence_opening(np.full(200, 0.1) * np.cos(np.arange(200)) ** 2, level) > 0.8
+    assert np.isnan(silence_opening(shut, np.full(200, -20.0)))

@@ -5,6 +5,7 @@ For measuring and learning only. Driving a head from video needs fitted coeffici
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,24 @@ def track_lips(path: str | Path) -> LipCurves:
     Raises:
         InputError: not a video, or no face in more than a tenth of the frames.
     """
+    reader = VideoReader(path)
+    frames = ((frame.time, frame.rgb) for frame in reader)
+    return track_lips_of_frames(frames, 1 / float(reader.fps), str(path), reader.audio_delay)
+
+
+def track_lips_of_frames(
+    frames: Iterable[tuple[float, np.ndarray]], frame_s: float, name: str, delay: float = 0.0
+) -> LipCurves:
+    """Lip curves of the largest face in frames: rising times in seconds and pictures (H, W, 3) uint8.
+
+    Args:
+        frame_s: how long the last frame lasts, seconds.
+        name: what an error calls them.
+        delay: seconds taken off the times.
+
+    Raises:
+        InputError: no face in more than a tenth of the frames.
+    """
     import mediapipe
     from mediapipe.tasks.python import BaseOptions, vision
 
@@ -37,29 +56,28 @@ def track_lips(path: str | Path) -> LipCurves:
         min_face_presence_confidence=0.3,
         min_tracking_confidence=0.3,
     )
-    reader = VideoReader(path)
     landmarks, scores, times = [], [], []
     with vision.FaceLandmarker.create_from_options(options) as landmarker:
         last = -1
-        for frame in reader:
-            last = max(last + 1, round(1000 * frame.time))  # MediaPipe wants rising whole milliseconds
-            image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(frame.rgb))
+        for time, rgb in frames:
+            last = max(last + 1, round(1000 * time))  # MediaPipe wants rising whole milliseconds
+            image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(rgb))
             result = landmarker.detect_for_video(image, last)
             points, shapes = np.full((478, 2), np.nan, np.float32), np.zeros(52, np.float32)
             if result.face_landmarks:
-                height, width = frame.rgb.shape[:2]
+                height, width = rgb.shape[:2]
                 points[:] = [(point.x * width, point.y * height) for point in result.face_landmarks[0]]
                 for shape in result.face_blendshapes[0]:
                     if shape.category_name in ARKIT_INDEX:
                         shapes[ARKIT_INDEX[shape.category_name]] = shape.score
             landmarks.append(points)
             scores.append(shapes)
-            times.append(frame.time - reader.audio_delay)
+            times.append(time - delay)
     landmarks = np.array(landmarks)
     found = float(np.isfinite(landmarks[:, 0, 0]).mean())
     if found < LEAST_FOUND:
-        raise InputError(f"{path}: a face in only {found:.0%} of the frames; give a clip that shows the speaker")
-    return tracked_curves(landmarks, np.array(scores), np.array(times), times[-1] + 1 / float(reader.fps))
+        raise InputError(f"{name}: a face in only {found:.0%} of the frames; give a clip that shows the speaker")
+    return tracked_curves(landmarks, np.array(scores), np.array(times), times[-1] + frame_s)
 
 
 def clip_sound(path: str | Path) -> tuple[np.ndarray, int]:

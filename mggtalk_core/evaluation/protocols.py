@@ -20,11 +20,12 @@ from ..errors import InputError
 from ..gaussians.head import GaussianHead
 from ..gaussians.sgp import predict_invisible, predict_visible
 from ..geometry.dsgr import build_points, estimate_depth
-from ..media.audio import read_audio
+from ..media.audio import Audio, read_audio
 from ..media.image import read_photo
 from ..media.video_reader import VideoReader
 from ..model import MGGTalkModel
 from ..motion.audio.drive import drive_with_audio
+from ..motion.audio.windows import loudness, to_mono_16k
 from ..motion.onto_portrait import onto_portrait
 from ..motion.video import DrivingPerson, track_video
 from ..portrait.analysis import analyze_portrait
@@ -38,7 +39,7 @@ from . import motion_metrics as motion_metric
 from .clips import Window, find_clips, resampled, sampled_frames
 from .identity import MISSING, IdentityEncoder, cosine_similarity, identity_available
 from .image_metrics import psnr, ssim
-from .lip_tracking import track_lips
+from .lip_tracking import track_lips, track_lips_of_frames
 from .perceptual import NETWORKS, FrechetDistance, PerceptualDistance, why_missing
 from .statistics import bootstrap_interval
 
@@ -125,18 +126,19 @@ def self_reenactment(
     return report
 
 
+def _head_of(portrait: Portrait, model: MGGTalkModel, **stages: bool) -> GaussianHead:
+    """A portrait's head; `stages` switches parts of DSGR off."""
+    points = build_points(portrait, estimate_depth(portrait, model=model), **stages)
+    return predict_invisible(model, predict_visible(model, points))
+
+
 def _variants(portrait: Portrait, model: MGGTalkModel, ablate: Sequence[str]) -> list[_Variant]:
     """What is compared: the full pipeline, the prior alone where there are networks, baselines, ablations."""
-
-    def head(model: MGGTalkModel, **stages: bool) -> GaussianHead:
-        points = build_points(portrait, estimate_depth(portrait, model=model), **stages)
-        return predict_invisible(model, predict_visible(model, points))
-
-    full = head(model)
+    full = _head_of(portrait, model)
     variants = [_Variant("full", full, model.inpainter)]
     prior = full
     if any(isinstance(part, nn.Module) for part in vars(model).values()):
-        prior = head(MGGTalkModel(device=model.device))
+        prior = _head_of(portrait, MGGTalkModel(device=model.device))
         variants.append(_Variant("prior only", prior))
     variants += [
         _Variant("blurred prior", prior, blur=BLUR_SIGMA),
@@ -146,11 +148,11 @@ def _variants(portrait: Portrait, model: MGGTalkModel, ablate: Sequence[str]) ->
     for name in ablate:
         if name in ("symmetry", "filter"):
             stage = {"symmetry": "symmetry", "filter": "voxel_filter"}[name]
-            changed, inpainter = head(model, **{stage: False}), model.inpainter
+            changed, inpainter = _head_of(portrait, model, **{stage: False}), model.inpainter
         elif name == "inpainter":
             changed, inpainter = full, None
         else:
-            changed, inpainter = head(replace(model, **{ABLATIONS[name]: None})), model.inpainter
+            changed, inpainter = _head_of(portrait, replace(model, **{ABLATIONS[name]: None})), model.inpainter
         variants.append(_Variant(f"without {name}", changed, inpainter))
     return variants
 
@@ -289,8 +291,7 @@ def cross_reenactment(
     """
     portrait = analyze_portrait(read_photo(source), size=HEAD_SIZE)
     model = load_model(checkpoint)
-    points = build_points(portrait, estimate_depth(portrait, model=model))
-    head = predict_invisible(model, predict_visible(model, points))
+    head = _head_of(portrait, model)
     identity = _Identity()
     photographed = np.round(portrait.image * 255).astype(np.uint8)
     with FaceTracker() as tracker:
@@ -341,15 +342,27 @@ def _cross_scores(found: TrackedFace, true: TrackedFace, first: np.ndarray, true
     }
 
 
-def audio_driven(videos: Sequence[str | Path]) -> dict:
+SPEECH_FPS = 25.0
+"""Frames per second of the rendered variant of `audio_driven`."""
+
+
+def audio_driven(
+    videos: Sequence[str | Path], *, source: str | Path | None = None, checkpoint: str | None = None
+) -> dict:
     """Lip sync: each clip's sound drives a mouth, compared with the mouth tracked in the clip (`lip_sync.py`).
 
     Baselines: a mouth that follows loudness, and (with two clips or more) the mouth driven by another clip's sound.
 
+    Args:
+        source: a photo: its head is driven too, rendered, and the lips are tracked in the rendered frames.
+
     Raises:
-        InputError: an unreadable clip, one without sound or without a face.
+        InputError: an unreadable clip, one without sound or without a face; an unusable photo.
     """
     paths = find_clips(videos)
+    head = None
+    if source:
+        head = _head_of(analyze_portrait(read_photo(source), size=HEAD_SIZE), load_model(checkpoint))
     driven, tracked, sounds = [], [], []
     for clip in paths:
         audio = read_audio(clip, sample_rate=16_000, channels=1)
@@ -358,19 +371,31 @@ def audio_driven(videos: Sequence[str | Path]) -> dict:
         tracked.append(track_lips(clip))
     clips = []
     for index, clip in enumerate(paths):
-        rows = {
-            "full": lip_sync.lip_scores(driven[index], tracked[index]),
-            "loudness": lip_sync.lip_scores(
-                lip_sync.loudness_curves(sounds[index].waveform, sounds[index].sample_rate), tracked[index]
-            ),
-        }
+        waveform, rate = sounds[index].waveform, sounds[index].sample_rate
+        curves = {"full": driven[index], "loudness": lip_sync.loudness_curves(waveform, rate)}
         if len(paths) > 1:
-            rows["another clip's sound"] = lip_sync.lip_scores(driven[index - 1], tracked[index])
-        clips.append({
-            "clip": clip.name, "frames": len(tracked[index].aperture),
-            "variants": {name: dict(vars(scores)) for name, scores in rows.items()},
-        })  # fmt: skip
-    return _report("audio-driven lip sync", clips, {"rate": f"{lip_sync.RATE:g} Hz"}, {})
+            curves["another clip's sound"] = driven[index - 1]
+        if head:
+            curves["rendered"] = _rendered_lips(head, sounds[index], clip.name)
+        level = loudness(to_mono_16k(waveform, rate))
+        variants = {
+            name: {
+                **vars(lip_sync.lip_scores(lips, tracked[index])),
+                "silence_opening": lip_sync.silence_opening(lips.aperture, level),
+            }
+            for name, lips in curves.items()
+        }
+        clips.append({"clip": clip.name, "frames": len(tracked[index].aperture), "variants": variants})
+    settings = {"rate": f"{lip_sync.RATE:g} Hz", **({"source": Path(source).name} if source else {})}
+    return _report("audio-driven lip sync", clips, settings, {})
+
+
+def _rendered_lips(head: GaussianHead, sound: Audio, name: str) -> lip_sync.LipCurves:
+    """The lips that the tracker sees in the rendered frames of a head that speaks a sound."""
+    motion = drive_with_audio(sound.waveform, sound.sample_rate, SPEECH_FPS)
+    pictures = render_frames(head, onto_portrait(motion, head), size=HEAD_SIZE)
+    frames = ((index / SPEECH_FPS, rgb) for index, (rgb, _) in enumerate(pictures))
+    return track_lips_of_frames(frames, 1 / SPEECH_FPS, f"{name}, rendered")
 
 
 def _report(protocol: str, clips: list[dict], settings: dict, sets: dict[str, FrechetDistance]) -> dict:

@@ -14,7 +14,8 @@ LABELS = {
     "akd": ("AKD px", 2, "down"), "aed": ("AED", 3, "down"), "apd": ("APD deg", 2, "down"),
     "csim": ("CSIM", 3, "up"), "lpips": ("LPIPS", 3, "down"), "fid": ("FID", 1, "down"),
     "lip_corr": ("lip corr", 3, "up"), "eye_corr": ("eye corr", 3, "up"), "sync_ms": ("sync ms", 0, ""),
-    "found": ("found", 2, "up"), "width_corr": ("width corr", 3, "up"), "closure_f1": ("closure F1", 2, "up"),
+    "found": ("found", 2, "up"), "width_corr": ("width corr", 3, "up"), "pucker_corr": ("pucker corr", 3, "up"),
+    "closure_f1": ("closure F1", 2, "up"), "silence_opening": ("opening in silence", 2, "down"),
     "offset_ms": ("offset ms", 0, ""), "jitter_ratio": ("jitter", 2, ""), "range_ratio": ("range", 2, ""),
 }  # fmt: skip
 """Metric -> heading, decimals, which way is better."""
