@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from scipy.ndimage import binary_opening, gaussian_filter1d
+from scipy.ndimage import binary_erosion, gaussian_filter1d
 
 from ..headmodel.arkit import ARKIT_INDEX
 from ..types import Motion
@@ -20,7 +20,7 @@ RATE = 50.0  # Hz, the common clock of both curves
 MAX_OFFSET_S = 0.32
 _CLOSURE_TOLERANCE_S = 0.08
 _LONGEST_CLOSURE_S = 0.5  # longer ones are pauses
-_SILENT_DB, _SILENCE_S = 35, 0.4
+_SILENT_DB, _PARTING_S = 35, 0.3
 _CLOSED = 0.25  # of the way from the 5th to the 80th percentile
 _OUTER_EYES, _CORNERS, _INNER_LIPS = (33, 263), (61, 291), (13, 14)
 
@@ -149,13 +149,15 @@ def silence_opening(aperture: np.ndarray, level: np.ndarray) -> float:
     """How far a mouth opens while nobody speaks: 95th percentile of its gap there, of that of the whole clip.
 
     Args:
-        aperture: (T,) lip gap at 50 Hz. level: (T,) dB; silence lies 35 dB below the loudest for 0.4 s or more.
+        aperture: (T,) lip gap at 50 Hz. level: (T,) dB; silence lies 35 dB below the loudest, 0.3 s from any
+            sound: real lips part that long before they are heard.
 
     Returns:
         0 closed, 1 as open as in speech; NaN for a clip without such a silence.
     """
     length = min(len(aperture), len(level))
-    quiet = binary_opening(level[:length] < np.percentile(level, 95) - _SILENT_DB, np.ones(round(_SILENCE_S * RATE)))
+    quiet = level[:length] < np.percentile(level, 95) - _SILENT_DB
+    quiet = binary_erosion(quiet, np.ones(2 * round(_PARTING_S * RATE) + 1), border_value=1)
     gap = aperture[:length] - aperture.min()
     return float(np.percentile(gap[quiet], 95) / max(np.percentile(gap, 95), 1e-6)) if quiet.any() else float("nan")
 
