@@ -162,9 +162,15 @@ def espeak_variants() -> list[str]:
     return sorted(n for n in names if not n.lower().startswith(_UNFIT_VOICES))
 
 
-def espeak_utterances(rng: np.random.Generator) -> Iterator[Utterance]:
-    """Endless utterances in random languages (a third English), voices, rates and pitches."""
-    espeak, variants, sources = _espeak(), espeak_variants(), texts()
+def espeak_utterances(
+    rng: np.random.Generator, sources: dict[str, list[str]] | None = None
+) -> Iterator[Utterance]:
+    """Endless utterances in random languages, voices, rates and pitches.
+
+    Args:
+        sources: sentences by espeak language; None for all installed texts, a third of them English.
+    """
+    espeak, variants, sources = _espeak(), espeak_variants(), sources or texts()
     languages = list(sources)
     weights = np.array([6.0 if language == "en-us" else 1.0 for language in languages])
     while True:
