@@ -82,6 +82,16 @@ def test_yaw_turns_the_head_as_far_as_asked(demo_head, demo_portrait, yaw):
     assert np.degrees(rotation[1]) == pytest.approx(yaw, abs=2.5)
 
 
+def test_rounded_lips_keep_no_smile(demo_head):
+    """The demo photo smiles; saying "ah" keeps part of it, "oo" none."""
+    smile = [ARKIT_INDEX["mouthSmileLeft"], ARKIT_INDEX["mouthSmileRight"]]
+    asked = Motion(np.zeros((3, 52), np.float32), np.zeros((3, 3), np.float32), np.zeros((3, 3), np.float32), 25.0)
+    asked.expression[1, ARKIT_INDEX["jawOpen"]] = 0.4
+    asked.expression[2, ARKIT_INDEX["mouthPucker"]] = 1.0
+    rest, ah, oo = onto_portrait(asked, demo_head).expression[:, smile].mean(1)
+    assert rest > 0.2 and ah == pytest.approx(rest) and oo == 0
+
+
 def test_lips_meet_on_an_open_smile(demo_head):
     """The demo photo shows teeth; a motion that says "closed" must close it, and "open" open it as on any head."""
     assert lip_aperture(demo_head, demo_head.source_expression.numpy()[None])[0] > 0.03

@@ -16,7 +16,9 @@ _SPEECH = ("jaw", "mouth", "tongue")
 _MOOD = ("mouthSmile", "mouthFrown", "mouthDimple")
 
 KEPT_MOOD = 0.5
-"""How much of a photo's smile stays while its person speaks: all of it would leave no lips to close."""
+"""How much of a photo's smile stays while its person speaks: all of it would leave no lips to close.
+
+Rounded lips keep none: nobody says "oo" with a smile."""
 
 
 SOURCE_YAW, HIDDEN_YAW_LIMIT = np.radians([15, 40]), np.radians([45, 10])
@@ -32,11 +34,12 @@ def onto_portrait(motion: Motion, head: GaussianHead) -> Motion:
     Turns to a side the photo doesn't show are limited, with a warning.
     """
     source = head.source_expression.numpy()
+    rounded = motion.expression[:, [ARKIT_INDEX["mouthPucker"], ARKIT_INDEX["mouthFunnel"]]].sum(1).clip(0, 1)
     expression = np.empty_like(motion.expression)
     for index, name in enumerate(ARKIT_NAMES):
         wanted = motion.expression[:, index]
         if name.startswith(_MOOD):
-            expression[:, index] = np.maximum(wanted, KEPT_MOOD * source[index])
+            expression[:, index] = np.maximum(wanted, KEPT_MOOD * (1 - rounded) * source[index])
         elif name.startswith(_SPEECH):
             expression[:, index] = wanted
         else:
