@@ -159,7 +159,7 @@ def test_two_hundred_hostile_files(tmp_path):
 
 @pytest.mark.slow
 def test_thousands_of_hostile_files(tmp_path, capsys):
-    report = fuzz(tmp_path, int(os.environ.get("MGGTALK_FUZZ_CASES", 2500)), seed=2)
+    report = fuzz(tmp_path, int(os.environ.get("MGGTALK_FUZZ_CASES", 2500)), seed=int(os.environ.get("MGGTALK_FUZZ_SEED", 2)))
     with capsys.disabled():
         print(json.dumps(report))
     assert report["failures"] == []

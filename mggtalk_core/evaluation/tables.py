@@ -55,7 +55,7 @@ def write_table(report: dict, path: str | Path) -> None:
     """
     path = require_output(path, suffixes=(".md", ".json"))
     if path.suffix.lower() == ".json":
-        text = json.dumps(_finite(report), indent=2)
+        text = json.dumps(finite(report), indent=2)
     else:
         text = markdown(report)
     with atomic_path(path) as temporary:
@@ -75,10 +75,10 @@ def _cell(value: dict[str, float], decimals: int) -> str:
     return text
 
 
-def _finite(value):
+def finite(value):
     """NaN is not JSON: it becomes null."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
