@@ -159,7 +159,8 @@ def test_two_hundred_hostile_files(tmp_path):
 
 @pytest.mark.slow
 def test_thousands_of_hostile_files(tmp_path, capsys):
-    report = fuzz(tmp_path, int(os.environ.get("MGGTALK_FUZZ_CASES", 2500)), seed=int(os.environ.get("MGGTALK_FUZZ_SEED", 2)))
+    count, seed = int(os.environ.get("MGGTALK_FUZZ_CASES", 2500)), int(os.environ.get("MGGTALK_FUZZ_SEED", 2))
+    report = fuzz(tmp_path, count, seed=seed)
     with capsys.disabled():
         print(json.dumps(report))
     assert report["failures"] == []
