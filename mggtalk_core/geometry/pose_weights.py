@@ -1,12 +1,15 @@
-"""How much of the head's turning each point follows: 1 on the head, 0 on the torso, smooth over the neck."""
+"""How much of the head's turning each point follows: 1 on the head, little on the torso, smooth over the neck."""
 
 from __future__ import annotations
 
 import numpy as np
 
+TORSO_FOLLOWS = 0.08
+"""Of the head's turning, how much shoulders and chest follow."""
+
 
 def head_pose_weight(points: np.ndarray, chin_height: float) -> np.ndarray:
-    """Weights (N,) 0..1 for canonical points (N, 3) m; `chin_height` is the chin's y in metres (down is positive).
+    """Weights (N,) TORSO_FOLLOWS..1 for canonical points (N, 3) m; `chin_height` is the chin's y in metres (down is +).
 
     The neck blends from the jaw line (at the chin in front, higher toward the ears) to the collar. Hair to the sides
     stays rigid with the head down to the shoulders; what lies far to the side below them is shoulder.
@@ -17,7 +20,8 @@ def head_pose_weight(points: np.ndarray, chin_height: float) -> np.ndarray:
     hair = smoothstep((chin_height + 0.105 - y) / 0.055)
     beside = smoothstep((x - 0.05) / 0.022)
     shoulder = smoothstep((y - chin_height - 0.02) / 0.05) * smoothstep((x - 0.115) / 0.05)
-    return (((1 - beside) * neck + beside * np.maximum(hair, neck)) * (1 - shoulder)).astype(np.float32)
+    weight = ((1 - beside) * neck + beside * np.maximum(hair, neck)) * (1 - shoulder)
+    return np.maximum(weight, TORSO_FOLLOWS).astype(np.float32)
 
 
 def smoothstep(value: np.ndarray) -> np.ndarray:
