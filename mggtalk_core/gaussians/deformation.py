@@ -1,8 +1,9 @@
 """Deformation: move a head's Gaussians to an expression and pose ([P_f ; P_f^s] -> [P_d ; P_d^s] in the paper).
 
 Prior: a point follows its triangle of the head model (position by barycentric weights, covariance by the triangle's
-deformation gradient) and turns about the neck by its pose weight. Per frame that is a 52 x V product, one 3x3 matrix
-per triangle and a gather per point, in vector code (frame_kernels.py).
+deformation gradient) and turns about the neck by its pose weight, which also stretches it where that weight changes.
+Per frame that is a 52 x V product, one 3x3 matrix per triangle and a gather per point, in vector code
+(frame_kernels.py).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from copy import copy
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from .frame_kernels import TRIANGLE_RECORD, at_least_8, deform_points, triangle_records
@@ -21,6 +23,14 @@ MAX_STRETCH = 2.2
 
 MAX_GRADIENT = 4.0
 """Frobenius norm of (deformation gradient - identity) above which a triangle was degenerate at rest and is ignored."""
+
+MOVES_ALONE = 1e-3
+"""Pose weights nearer to 0 or 1 than this are."""
+
+GRADIENT_NEIGHBOURS = 8
+
+MAX_POSE_GRADIENT = 45.0
+"""Steepest change of the pose weight, 1/m: twice that of the smooth blend over the neck; steeper is a border."""
 
 
 class HeadDeformer:
@@ -34,7 +44,8 @@ class HeadDeformer:
         self._points = tuple(
             at_least_8(tensor.numpy())
             for tensor in (
-                head.positions, head.covars, head.faces, head.barycentric, head.expression_weight, head.pose_weight
+                head.positions, head.covars, head.faces, head.barycentric, head.expression_weight, head.pose_weight,
+                pose_weight_gradient(head.positions, head.pose_weight),
             )
         )  # fmt: skip
         self._triangles = head.triangles.numpy()
@@ -112,8 +123,33 @@ def deform_torch(
     turned = (positions - head.neck) @ turn.T + head.neck + translation
     means = (1 - pose) * positions + pose * turned
     blend = (1 - pose)[..., None] * identity + pose[..., None] * turn
+    gradient = pose_weight_gradient(head.positions, head.pose_weight)
+    blend = blend + (turned - positions)[..., None] * gradient[:, None]
     stretched = blend @ stretched @ blend.transpose(1, 2)
     return means, stretched[:, (0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2)]
+
+
+def pose_weight_gradient(positions: torch.Tensor, pose_weight: torch.Tensor) -> torch.Tensor:
+    """How the pose weight (N,) changes along the surface, (N, 3) 1/m, by a plane through each point's neighbours.
+
+    0 where it is 0 or 1, on the head and deep in the torso.
+    """
+    gradient = torch.zeros_like(positions)
+    between = ((pose_weight > MOVES_ALONE) & (pose_weight < 1 - MOVES_ALONE)).nonzero()[:, 0]
+    if len(between) <= GRADIENT_NEIGHBOURS:
+        return gradient
+    places, weights = positions[between].detach().cpu().numpy(), pose_weight[between].cpu().numpy()
+    _, near = cKDTree(places).query(places, k=GRADIENT_NEIGHBOURS + 1, workers=-1)
+    offsets = places[near] - places[near].mean(1, keepdims=True)
+    changes = weights[near] - weights[near].mean(1, keepdims=True)
+    square = np.einsum("nki,nkj->nij", offsets, offsets)
+    # Neighbours lie on a surface: the ridge leaves the direction across it at no change.
+    square += (0.01 * np.trace(square, axis1=1, axis2=2) + 1e-12)[:, None, None] * np.eye(3, dtype=np.float32)
+    fitted = np.linalg.solve(square, np.einsum("nki,nk->ni", offsets, changes)[..., None])[..., 0]
+    steepness = np.linalg.norm(fitted, axis=1, keepdims=True)
+    fitted *= np.minimum(1, MAX_POSE_GRADIENT / np.maximum(steepness, 1e-6))
+    gradient[between] = torch.from_numpy(fitted).to(gradient)
+    return gradient
 
 
 def _triangle_frames(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:

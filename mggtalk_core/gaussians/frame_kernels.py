@@ -78,16 +78,18 @@ def _congruent(m: list[list[Lanes]], s: list[list[Lanes]]) -> list[list[Lanes]]:
 
 @intrinsic
 def _deform8(
-    tyctx, i, positions, covars, faces, barycentric, expression_weight, pose_weight, records, pose, out_means,
-    out_covars,
+    tyctx, i, positions, covars, faces, barycentric, expression_weight, pose_weight, pose_gradient, records, pose,
+    out_means, out_covars,
 ):  # fmt: skip
     """Rows i .. i+7 of `deform_points`."""
     names = (
-        "i positions covars faces barycentric expression_weight pose_weight records pose out_means out_covars"
+        "i positions covars faces barycentric expression_weight pose_weight pose_gradient records pose out_means "
+        "out_covars"
     ).split()
     signature = types.void(
-        i, positions, covars, faces, barycentric, expression_weight, pose_weight, records, pose, out_means, out_covars
-    )
+        i, positions, covars, faces, barycentric, expression_weight, pose_weight, pose_gradient, records, pose,
+        out_means, out_covars,
+    )  # fmt: skip
 
     def codegen(context, builder, signature, args):
         s = Simd(builder)
@@ -116,6 +118,9 @@ def _deform8(
         turned = [dot3(turn[axis], from_neck) + neck[axis] + translation[axis] for axis in range(3)]
         rows.store("out_means", [still * p + pose * t for p, t in zip(position, turned)])
         blend = [[pose * turn[r][c] + (still if r == c else 0.0) for c in range(3)] for r in range(3)]
+        # Where neighbours turn by another share, what lies between them is drawn out or pushed together.
+        gradient = rows.fields("pose_gradient", 3)
+        blend = [[blend[r][c] + (turned[r] - position[r]) * gradient[c] for c in range(3)] for r in range(3)]
         final = _congruent(blend, stretched)
         rows.store("out_covars", [final[r][c] * shrink for r in range(3) for c in range(r, 3)])
         return context.get_dummy_value()
@@ -125,19 +130,20 @@ def _deform8(
 
 @kernel
 def deform_points(
-    positions, covars, faces, barycentric, expression_weight, pose_weight, records, pose, out_means, out_covars
-):
+    positions, covars, faces, barycentric, expression_weight, pose_weight, pose_gradient, records, pose, out_means,
+    out_covars,
+):  # fmt: skip
     """Means (N, 3) and covariances (N, 6) of the moved points.
 
-    positions (N, 3), covars (N, 6), faces (N,) int32, barycentric (N, 3), weights (N,), records (F, 24) from
-    `triangle_records`; pose: 16 floats: turn (9, row by row), neck (3), translation (3), largest growth of a
-    covariance's trace.
+    positions (N, 3), covars (N, 6), faces (N,) int32, barycentric (N, 3), weights (N,), pose_gradient (N, 3) 1/m,
+    records (F, 24) from `triangle_records`; pose: 16 floats: turn (9, row by row), neck (3),
+    translation (3), largest growth of a covariance's trace.
     """
     n = positions.shape[0]
     for start in range(0, n, WIDTH):
         _deform8(  # the last eight overlap the ones before: the same values are written twice
-            min(start, n - WIDTH), positions, covars, faces, barycentric, expression_weight, pose_weight, records, pose,
-            out_means, out_covars,
+            min(start, n - WIDTH), positions, covars, faces, barycentric, expression_weight, pose_weight, pose_gradient,
+            records, pose, out_means, out_covars,
         )  # fmt: skip
 
 

@@ -156,24 +156,26 @@ def _decode_hidden(model: MGGTalkModel, points: PointCloud, normals: np.ndarray,
     chosen = torch.from_numpy(outer[points.faces[hidden]])
     decoded = apply_residual(points, hidden, residual.cpu().where(chosen))
     hidden[hidden] = outer[points.faces[hidden]] & (decoded.colors[hidden] != points.colors[hidden]).any(1)
-    return _within_palette(decoded, hidden)
+    return _as_varied_as_nearby(decoded, hidden, points.colors)
 
 
-PALETTE_SIZE, PALETTE_REACH = 2000, 0.015
-"""Colours of the photo that stand for all of them, and how far from the nearest a decoded colour may be."""
+NEARBY_SHARE, NEARBY_COUNT, NEARBY_MARGIN = 16, 16, 0.015
+"""One in so many visible points is asked for its colour; how many of these, the nearest, a hidden point is compared
+with; and how far from the prior a decoded colour may be where they are all alike."""
 
 
-def _within_palette(points: PointCloud, chosen: np.ndarray) -> PointCloud:
-    """Colours of chosen points (N,) bool kept near some colour the photo shows on the head.
+def _as_varied_as_nearby(points: PointCloud, chosen: np.ndarray, prior: np.ndarray) -> PointCloud:
+    """Chosen points (N,) bool changed from their prior colours (N, 3) no more than the photo's colours vary near them.
 
-    The network knows brown hair and brown skin; a grey photo, or a green wig, is the photo's to decide.
+    The network knows brown hair and brown skin; a grey photo, a bald or a white-haired head is the photo's to decide.
     """
-    shown = np.flatnonzero((points.origin == VISIBLE) & (points.pose_weight > 0.5))
-    palette = points.colors[shown[:: max(1, len(shown) // PALETTE_SIZE)]]
-    distance, nearest = cKDTree(palette).query(points.colors[chosen])
-    pull = (PALETTE_REACH / np.maximum(distance, PALETTE_REACH))[:, None]
+    shown = np.flatnonzero((points.origin == VISIBLE) & (points.pose_weight > 0.5))[::NEARBY_SHARE]
+    _, near = cKDTree(points.positions[shown]).query(points.positions[chosen], k=NEARBY_COUNT, workers=-1)
+    spread = np.sqrt(points.colors[shown[near]].var(1).sum(1, keepdims=True)) + NEARBY_MARGIN
+    change = points.colors[chosen] - prior[chosen]
+    size = np.linalg.norm(change, axis=1, keepdims=True)
     colors = points.colors.copy()
-    colors[chosen] = palette[nearest] + (colors[chosen] - palette[nearest]) * pull
+    colors[chosen] = prior[chosen] + change * (spread / np.maximum(size, spread))
     return replace(points, colors=colors)
 
 

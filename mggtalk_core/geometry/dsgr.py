@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..headmodel.model import load_head_model
 from ..model import MGGTalkModel
 from ..types import DepthMap, PointCloud, Portrait
+from .border import above_photo
 from .depth import head_prior_depth
 from .interior import interior_points
 from .refine import refine_depth
@@ -48,4 +49,5 @@ def build_points(
     if symmetry:
         clouds.append(symmetric_points(visible, head, voxel_filter=voxel_filter))
     clouds.append(interior_points(visible, head, chin_height))
+    clouds.append(above_photo(visible))
     return concatenate(clouds)

@@ -9,6 +9,7 @@ from ..headmodel.landmarks import INNER_LIP_RING
 from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
 from ..types import INTERIOR, PointCloud, Portrait
 from .binding import polygon_mask
+from .border import cut_columns
 from .mesh_raster import rasterize_mesh
 from .pose_weights import head_pose_weight
 from .projection import project, to_camera
@@ -142,6 +143,9 @@ def sample_faces(
 
 
 def _outside_picture(positions: np.ndarray, points: PointCloud) -> np.ndarray:
-    pixels = project(to_camera(positions, points.portrait.camera), points.portrait.camera)
+    """Mask (N,) of positions (N, 3) beyond the crop, but not above hair cut by its upper edge, which goes on."""
+    pixels = project(to_camera(positions, points.portrait.camera), points.portrait.camera)[:, :2]
     size = points.depth_map.depth.shape[0]
-    return ~((pixels[:, :2] > 1) & (pixels[:, :2] < size - 1)).all(1)
+    columns, rows = pixels.T
+    under_hair = (rows < 1) & cut_columns(points)[columns.astype(int).clip(0, size - 1)]
+    return ~((pixels > 1) & (pixels < size - 1)).all(1) & ~under_hair
