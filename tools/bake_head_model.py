@@ -63,6 +63,17 @@ ACTION_STRENGTH = {
 with the score it was asked for, or with the most it ever comes back with (tools/measure_actions.py). Left and right
 alike; actions not named fit as they are."""
 
+ACTION_MIX = {
+    "mouthPress": {"mouthSmile": -0.4, "mouthRollLower": 0.6, "mouthRollUpper": 0.6},
+    "eyeLookUp": {"eyeWide": 0.6},
+}
+"""What MakeHuman's action lacks of ARKit's, or has too much of, in other (scaled) actions of the same side: pressed lips
+roll in and do not widen into a smile, and lids follow the eye upwards. Chosen by the scores that come back
+(docs/look.md)."""
+
+SIDE_BLEND = 0.01
+"""Half width of the band, metres, in which an action without sides fades from one side to the other when split."""
+
 PART_GROUPS = {
     LEFT_EYE: "helper-l-eye",
     RIGHT_EYE: "helper-r-eye",
@@ -369,6 +380,19 @@ def action_strengths() -> np.ndarray:
     return np.array([by_side.get(name, 1.0) for name in ARKIT_NAMES])
 
 
+def mix_actions(expression: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """The scaled actions (52, V, 3) m with ACTION_MIX added; a part without sides is split at the mirror plane."""
+    mixed = expression.copy()
+    left = np.clip(0.5 + mean[:, :1] / (2 * SIDE_BLEND), 0, 1)  # x is positive on the subject's left
+    for name, parts in ACTION_MIX.items():
+        for side, share in (("Left", left), ("Right", 1 - left)):
+            for part, amount in parts.items():
+                both = part in ARKIT_INDEX
+                field = share * expression[ARKIT_INDEX[part]] if both else expression[ARKIT_INDEX[part + side]]
+                mixed[ARKIT_INDEX[name + side]] += amount * field
+    return mixed
+
+
 def vote_landmarks(
     mean: np.ndarray,  # (V, 3) m
     pca: np.ndarray,  # (K, V, 3) m
@@ -555,7 +579,7 @@ def bake(root, version: str, output: Path) -> None:
     )
     expression = expression * unit
     landmarks = vote_landmarks(mean, pca, local, expression, head)
-    expression = expression * action_strengths()[:, None, None]
+    expression = mix_actions(expression * action_strengths()[:, None, None], mean)
     touched = np.unique(head.faces[landmarks.faces])
     # A local change and its opposite become one signed direction; the ones no landmark can see are left out.
     signed = {name: 0.5 * (positive - negative) for name, (positive, negative) in local.items()}
