@@ -67,8 +67,8 @@ ACTION_MIX = {
     "mouthPress": {"mouthSmile": -0.4, "mouthRollLower": 0.6, "mouthRollUpper": 0.6},
     "eyeLookUp": {"eyeWide": 0.6},
 }
-"""What MakeHuman's action lacks of ARKit's, or has too much of, in other (scaled) actions of the same side: pressed lips
-roll in and do not widen into a smile, and lids follow the eye upwards. Chosen by the scores that come back
+"""What MakeHuman's action lacks of ARKit's, or has too much of, in other (scaled) actions of the same side: pressed
+lips roll in and do not widen into a smile, and lids follow the eye upwards. Chosen by the scores that come back
 (docs/look.md)."""
 
 SIDE_BLEND = 0.01

@@ -4,7 +4,8 @@
 
 Each clip drives the head built from its own first frame; real and rendered frames are tracked alike. Jitter is the RMS
 of the landmarks' second difference over time (what moves at a frame's pace; a steady motion has none), in thousandths
-of the inter-ocular distance, by region. The last column is the largest difference of two frames of a still head (0..255).
+of the inter-ocular distance, by region. The last column is the largest difference of two frames of a still head
+(0..255).
 """
 
 from __future__ import annotations
