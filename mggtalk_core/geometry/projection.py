@@ -29,6 +29,14 @@ def project(points: np.ndarray, camera: Camera) -> np.ndarray:
     )
 
 
+def projection_jacobian(points: np.ndarray, focal: float) -> np.ndarray:
+    """Derivative (N, 2, 3) of pixels by camera-frame points (N, 3), for one focal length in pixels."""
+    jacobian = np.zeros((len(points), 2, 3))
+    jacobian[:, 0, 0] = jacobian[:, 1, 1] = focal / points[:, 2]
+    jacobian[:, :, 2] = -focal * points[:, :2] / points[:, 2:] ** 2
+    return jacobian
+
+
 def unproject(columns: np.ndarray, rows: np.ndarray, depth: np.ndarray, camera: Camera) -> np.ndarray:
     """Pixels (...,) with depth (...,) m as camera-frame points (..., 3)."""
     K = camera.K

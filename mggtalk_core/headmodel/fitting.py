@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from ..geometry.projection import projection_jacobian
 from ..types import Camera, HeadFit
 from .landmarks import EYES, INNER_LIP_LOWER, INNER_LIP_UPPER, IRISES, OUTER_LIP, OVAL, inter_ocular_distance
 from .model import HeadModel
@@ -99,9 +100,7 @@ def fit_landmarks(
         robust = 1 / np.sqrt(1 + (np.linalg.norm(residual, axis=1) / (3 * sigma)) ** 2)
         row_weight = (LANDMARK_CORRELATION * model.weights * robust / sigma)[:, None]
 
-        projection = np.zeros((478, 2, 3))  # d pixel / d camera point
-        projection[:, 0, 0] = projection[:, 1, 1] = focal / points[:, 2]
-        projection[:, :, 2] = -focal * points[:, :2] / points[:, 2:] ** 2
+        projection = projection_jacobian(points, focal)
         bases = np.concatenate([model.identity_basis, model.expression_basis]) @ rotation.T  # (I + 52, 478, 3)
         jacobian = np.concatenate(
             [

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from ..errors import InputError
-from ..geometry.projection import PORTRAIT_FOCAL
+from ..geometry.projection import PORTRAIT_FOCAL, projection_jacobian
 from ..headmodel.fitting import (
     LANDMARK_SIGMA,
     LandmarkModel,
@@ -110,11 +110,7 @@ class DrivingPerson:
         for face in faces:
             fit = self.fit(face, fit)
             shape = model.neutral + np.tensordot(fit.expression, model.expression_basis, 1)
-            x, y, z = (shape @ fit.rotation.T + fit.translation).T
-            projection = np.zeros((478, 2, 3))  # d pixel / d camera point
-            projection[:, 0, 0] = projection[:, 1, 1] = focal / z
-            projection[:, 0, 2], projection[:, 1, 2] = -focal * x / z**2, -focal * y / z**2
-            jacobian = projection @ fit.rotation
+            jacobian = projection_jacobian(shape @ fit.rotation.T + fit.translation, focal) @ fit.rotation
             residual = face.landmarks - fit.landmarks
             # Neighbouring frames err alike: each counts a quarter.
             sigma = 2 * LANDMARK_SIGMA * inter_ocular_distance(face.landmarks)
