@@ -172,7 +172,9 @@ def _as_varied_as_nearby(points: PointCloud, chosen: np.ndarray, prior: np.ndarr
     shown = np.flatnonzero((points.origin == VISIBLE) & (points.pose_weight > 0.5))[::NEARBY_SHARE]
     _, near = cKDTree(points.positions[shown]).query(points.positions[chosen], k=NEARBY_COUNT, workers=-1)
     spread = np.sqrt(points.colors[shown[near]].var(1).sum(1, keepdims=True)) + NEARBY_MARGIN
-    change = points.colors[chosen] - prior[chosen]
+    shades = np.cov(points.colors[shown], rowvar=False)
+    among_shades = shades @ np.linalg.inv(shades + NEARBY_MARGIN**2 * np.eye(3))  # a grey photo has no other direction
+    change = (points.colors[chosen] - prior[chosen]) @ among_shades.T.astype(np.float32)
     size = np.linalg.norm(change, axis=1, keepdims=True)
     colors = points.colors.copy()
     colors[chosen] = prior[chosen] + change * (spread / np.maximum(size, spread))
