@@ -74,7 +74,8 @@ def build_parser() -> argparse.ArgumentParser:
     source = evaluate.add_mutually_exclusive_group(required=True)
     source.add_argument("--video", nargs="+", help="clips (or folders of clips): first frame as source, self-driven")
     source.add_argument("--audio-video", nargs="+", help="clips: lip sync of their sound driving the head")
-    evaluate.add_argument("--source", help="photo of somebody else: cross-reenactment, or rendered lip sync")
+    evaluate.add_argument("--source", help="photo of somebody else, for cross-reenactment; a photo or "
+                          "first-frame, for lip sync measured on rendered frames too")
     evaluate.add_argument("--every", type=int, default=4, help="with --video: use every n-th frame (%(default)s)")
     evaluate.add_argument("--frames", type=int, help="use at most so many frames of each clip")
     evaluate.add_argument("--size", type=int, default=256, help="side of the compared pictures (%(default)s)")

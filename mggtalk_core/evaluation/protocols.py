@@ -345,6 +345,9 @@ def _cross_scores(found: TrackedFace, true: TrackedFace, first: np.ndarray, true
 SPEECH_FPS = 25.0
 """Frames per second of the rendered variant of `audio_driven`."""
 
+FIRST_FRAME = "first-frame"
+"""As source: each clip's own first frame, so that the rendered lips are the speaker's."""
+
 
 def audio_driven(
     videos: Sequence[str | Path], *, source: str | Path | None = None, checkpoint: str | None = None
@@ -354,15 +357,15 @@ def audio_driven(
     Baselines: a mouth that follows loudness, and (with two clips or more) the mouth driven by another clip's sound.
 
     Args:
-        source: a photo: its head is driven too, rendered, and the lips are tracked in the rendered frames.
+        source: a photo, or FIRST_FRAME: its head is driven too, rendered, and the lips are tracked in the frames.
 
     Raises:
         InputError: an unreadable clip, one without sound or without a face; an unusable photo.
     """
     paths = find_clips(videos)
-    head = None
-    if source:
-        head = _head_of(analyze_portrait(read_photo(source), size=HEAD_SIZE), load_model(checkpoint))
+    model = load_model(checkpoint) if source else None
+    photo = read_photo(source) if source and source != FIRST_FRAME else None
+    head = _head_of(analyze_portrait(photo, size=HEAD_SIZE), model) if photo is not None else None
     driven, tracked, sounds = [], [], []
     for clip in paths:
         audio = read_audio(clip, sample_rate=16_000, channels=1)
@@ -375,6 +378,9 @@ def audio_driven(
         curves = {"full": driven[index], "loudness": lip_sync.loudness_curves(waveform, rate)}
         if len(paths) > 1:
             curves["another clip's sound"] = driven[index - 1]
+        if source == FIRST_FRAME:
+            first = next(sampled_frames(clip, 1, None)).astype(np.float32) / 255
+            head = _head_of(analyze_portrait(first, size=HEAD_SIZE), model)
         if head:
             curves["rendered"] = _rendered_lips(head, sounds[index], clip.name)
         level = loudness(to_mono_16k(waveform, rate))
