@@ -2,8 +2,8 @@
 
     python tools/make_evaluation_tables.py --dev CLIPS --grid CLIPS --source PHOTO [--only NAME ...]
 
-Folders of clips: the development clips (v01_... to v09_...) and a GRID subset; the photo is for cross-reenactment and
-rendered lip sync. docs/evaluation.json gets the full reports, clip by clip.
+Folders of clips: the development clips (v01_... to v09_...) and a GRID subset; the photo is for cross-reenactment.
+docs/evaluation.json gets the full reports, clip by clip.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def measurements(dev: list[Path], grid: list[Path], source: Path) -> dict[str, C
         "dev": lambda: protocols.self_reenactment(dev, every=10, ablate=("symmetry", "sym-decoder")),
         "grid": lambda: protocols.self_reenactment(grid, every=10),
         "cross": lambda: protocols.cross_reenactment(source, turning, every=8),
-        "sync": lambda: protocols.audio_driven(with_sound(dev), source=source),
+        "sync": lambda: protocols.audio_driven(with_sound(dev), source=protocols.FIRST_FRAME),
         "sync-grid": lambda: protocols.audio_driven(grid),
     }
 
