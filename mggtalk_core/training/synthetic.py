@@ -23,7 +23,7 @@ from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UP
 from ..media.files import require_output
 from ..rendering.kernel_cache import kernel
 from ..types import Camera
-from .makehuman import Wardrobe, load_wardrobe
+from .makehuman import Proxy, Wardrobe, load_wardrobe
 
 SUPERSAMPLE = 2
 IRIS_ANGLE, PUPIL_ANGLE = 0.52, 0.19
@@ -31,6 +31,9 @@ IRIS_ANGLE, PUPIL_ANGLE = 0.52, 0.19
 
 BALD_SHARE = 0.25
 """So many have no hair: a network that sees few of them gives everybody hair."""
+
+GREY_SHARE, CROWN_SHARE, BEARD_SHARE = 0.25, 0.2, 0.25
+"""So many have grey or white hair, lost the hair of the crown, wear stubble or a beard (each drawn by itself)."""
 
 CROP_METRES = 0.37
 """Width of what the camera sees at the head: as wide as the crop of a real portrait."""
@@ -44,6 +47,10 @@ HAIR_TINTS = np.array(
 )
 
 
+WHITE_HAIR = np.array([0.62, 0.61, 0.58], np.float32)
+"""Linear albedo of hair that has lost its pigment."""
+
+
 @dataclass(frozen=True)
 class Person:
     """Who is photographed; indices into the wardrobe."""
@@ -53,6 +60,9 @@ class Person:
     skin_gain: np.ndarray  # (3,)
     hair: int  # -1: bald
     hair_tint: np.ndarray  # (3,)
+    grey: float  # 0..1, how far hair, brows and lashes have turned white
+    crown: float  # radius, m, of the bald crown
+    beard: float  # 0..1, how much hair covers jaw and chin
     brow: int
     lash: int
     teeth: int
@@ -104,6 +114,9 @@ def sample_person(rng: np.random.Generator, wardrobe: Wardrobe, head: HeadModel)
         skin_gain=(rng.uniform(0.8, 1.15) * rng.uniform(0.95, 1.05, 3)).astype(np.float32),
         hair=-1 if rng.random() < BALD_SHARE else int(rng.integers(len(wardrobe.hair))),
         hair_tint=HAIR_TINTS[rng.integers(len(HAIR_TINTS))] * rng.uniform(0.7, 1.2),
+        grey=float((rng.random() < GREY_SHARE) * rng.uniform(0.4, 1)),
+        crown=float((rng.random() < CROWN_SHARE) * rng.uniform(0.05, 0.1)),
+        beard=float((rng.random() < BEARD_SHARE) * rng.uniform(0.2, 0.95)),
         brow=int(rng.integers(len(wardrobe.brows))),
         lash=int(rng.integers(len(wardrobe.lashes))),
         teeth=int(rng.integers(len(wardrobe.teeth))),
@@ -122,8 +135,8 @@ def sample_light(rng: np.random.Generator) -> Light:
         tint = rng.uniform(0.85, 1.15, 3)
         irradiance += rng.uniform(0.1, 0.45) * tint * np.clip(0.5 + 0.5 * normals @ direction, 0, 1)[:, None] ** 2
     ambient = np.linalg.lstsq(sh_basis(normals), irradiance, rcond=None)[0]
-    direction = np.array([rng.uniform(-1, 1), rng.uniform(-1, 0.2), rng.uniform(-1.5, -0.3)])
-    color = rng.uniform(0.0, 0.8) * rng.uniform(0.9, 1.1, 3)
+    direction = np.array([rng.uniform(-1.5, 1.5), rng.uniform(-1, 0.2), rng.uniform(-1.5, -0.1)])
+    color = rng.uniform(0.0, 1.0) * rng.uniform(0.9, 1.1, 3)
     return Light(ambient, direction / np.linalg.norm(direction), color)
 
 
@@ -220,7 +233,7 @@ def photograph(
     meshes = [_Mesh(vertices, head.faces[drawn], skin_uv[drawn], None, False), _shoulders(vertices, head)]
     worn = [wardrobe.teeth[person.teeth], wardrobe.brows[person.brow], wardrobe.lashes[person.lash]]
     worn += [wardrobe.hair[person.hair]] if person.hair >= 0 else []
-    meshes += [_Mesh(p.fit(vertices), p.faces, p.uv[p.face_uv], p.texture, True) for p in worn]
+    meshes += [_worn_mesh(proxy, vertices, person.crown if rank == 3 else 0.0) for rank, proxy in enumerate(worn)]
 
     fine = camera.resized(camera.width * SUPERSAMPLE, camera.height * SUPERSAMPLE)
     size = fine.height
@@ -255,6 +268,7 @@ def photograph(
             albedo, gloss, sharpness = _head_albedo(
                 head, drawn[faces], weights, neutral, vertices, skin, mesh.corner_uv[faces], person
             )
+            albedo = _bearded(albedo, head, drawn[faces], weights, person, faces * 7 + np.flatnonzero(pixels))
         elif number == CLOTH:
             albedo, gloss = np.broadcast_to(_to_linear(person.cloth), (len(faces), 3)), 0.0
         else:
@@ -269,6 +283,8 @@ def photograph(
                 gloss = 0.15
             elif number > FIRST_PROXY:  # brows, lashes and hair share one colour
                 albedo = albedo * person.hair_tint ** (2.2 if number == FIRST_PROXY + 3 else 1.1)
+                white = WHITE_HAIR * (0.6 + 0.4 * albedo.mean(1) / (albedo.mean() + 1e-6)).clip(0, 1.3)[:, None]
+                albedo = albedo + person.grey * (white - albedo)
         color[pixels] = _shade(albedo, normal, light, gloss, sharpness)
         normals[pixels] = normal
     covered = mesh_of >= 0
@@ -330,6 +346,38 @@ def _draw(points, faces, corner_uv, opacity, number, seed, depth, mesh_of, face,
                 mesh_of[row, col] = number
                 face[row, col] = f
                 barycentric[row, col, 0], barycentric[row, col, 1], barycentric[row, col, 2] = b0, b1, b2
+
+
+def _worn_mesh(proxy: Proxy, vertices: np.ndarray, crown: float) -> _Mesh:
+    """An asset on a head, without its triangles nearer than `crown` metres to the top of the head."""
+    fitted = proxy.fit(vertices)
+    top = vertices[vertices[:, 1].argmin()]
+    kept = np.linalg.norm(fitted[proxy.faces].mean(1) - top, axis=1) >= crown
+    return _Mesh(fitted, proxy.faces[kept], proxy.uv[proxy.face_uv[kept]], proxy.texture, True)
+
+
+def _bearded(albedo, head, faces, weights, person: Person, pixel_seed: np.ndarray) -> np.ndarray:
+    """Linear skin albedo (n, 3) with hair on upper lip, jaw and chin, by place on the mean head; lips stay free."""
+    if not person.beard:
+        return albedo
+    place = _interpolate(head.mean, head.faces[faces], weights)
+    marks = head.landmarks_of(head.mean)
+    nose, upper_lip, lower_lip, chin = (marks[index] for index in (2, 0, 17, 152))
+    half_width = 0.5 * np.linalg.norm(marks[61] - marks[291])
+    below_nose = np.clip((place[:, 1] - nose[1]) / 0.004, 0, 1)
+    above_neck = np.clip((chin[1] + 0.012 - place[:, 1]) / 0.008, 0, 1)
+    off_cheek = np.clip((place[:, 1] - nose[1] - 0.02 * (1 - np.abs(place[:, 0]) / 0.06)) / 0.01, 0, 1)
+    beside = np.maximum(off_cheek, np.abs(place[:, 0]) < half_width)
+    middle = 0.5 * (upper_lip[1] + lower_lip[1])
+    height = 0.5 * (lower_lip[1] - upper_lip[1]) + 0.002
+    lips = (place[:, 0] / (1.1 * half_width)) ** 2 + ((place[:, 1] - middle) / height) ** 2 < 1
+    front = place[:, 2] < 0.5 * (marks[234, 2] + marks[454, 2])
+    skin = (head.parts[faces] == SKIN) & ~head.mouth_interior[faces] & front & ~lips
+    speckle = 0.6 + 0.4 * np.sin(pixel_seed * 12.9898) ** 2
+    amount = (person.beard * below_nose * above_neck * beside * skin * speckle)[:, None]
+    color = _to_linear(0.16 * person.hair_tint)
+    color = color + person.grey * (WHITE_HAIR - color)
+    return albedo + amount * (color - albedo)
 
 
 def _shoulders(vertices: np.ndarray, head: HeadModel) -> _Mesh:

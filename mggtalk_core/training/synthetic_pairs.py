@@ -27,7 +27,6 @@ from ..headmodel.model import load_head_model
 from ..headmodel.warp import warp_to_landmarks
 from ..media.files import atomic_path
 from ..model import MGGTalkModel
-from ..portrait.background import remove_person
 from ..types import VISIBLE, Camera, PointCloud, Portrait
 from .makehuman import Wardrobe
 from .synthetic import (
@@ -102,7 +101,7 @@ def simulated_portrait(view: SyntheticView, rng: np.random.Generator) -> Portrai
         photo=view.image,
         crop_to_photo=np.array([[1.0, 0, 0], [0, 1.0, 0]]),
         alpha=alpha,
-        background=remove_person(view.image, alpha),
+        background=view.background,
         landmarks=landmarks.astype(np.float32),
         scores=scores.astype(np.float32),
         fit=fit,
