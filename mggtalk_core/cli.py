@@ -74,6 +74,9 @@ def build_parser() -> argparse.ArgumentParser:
     source = evaluate.add_mutually_exclusive_group(required=True)
     source.add_argument("--video", nargs="+", help="clips (or folders of clips): first frame as source, self-driven")
     source.add_argument("--audio-video", nargs="+", help="clips: lip sync of their sound driving the head")
+    source.add_argument("--synthetic", metavar="ASSETS", help="MakeHuman's asset folder: people never trained on, "
+                        "their hidden sides, depth and the splats' grid")  # fmt: skip
+    evaluate.add_argument("--people", type=int, default=10, help="with --synthetic: how many (%(default)s)")
     evaluate.add_argument("--source", help="photo of somebody else, for cross-reenactment; a photo or "
                           "first-frame, for lip sync measured on rendered frames too")
     evaluate.add_argument("--every", type=int, default=4, help="with --video: use every n-th frame (%(default)s)")
@@ -314,6 +317,13 @@ def _evaluate(options: argparse.Namespace) -> dict:
         report = protocols.audio_driven(
             options.audio_video, source=options.source, checkpoint=options.checkpoint
         )
+    elif options.synthetic:
+        from .evaluation.synthetic_heads import synthetic_heads
+
+        report = synthetic_heads(
+            options.synthetic, people=options.people, size=options.size, checkpoint=options.checkpoint,
+            ablate=options.ablate, progress=_Progress(),
+        )  # fmt: skip
     elif options.source:
         report = protocols.cross_reenactment(options.source, options.video, **shared)
     else:

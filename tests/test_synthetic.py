@@ -1,9 +1,12 @@
 """Synthetic heads: what the renderer says about its pictures is true of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import shared_data
 
+from mggtalk_core.evaluation.synthetic_heads import grid_energy, synthetic_heads
 from mggtalk_core.geometry.projection import project, to_camera
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
 from mggtalk_core.headmodel.model import load_head_model
@@ -16,6 +19,7 @@ from mggtalk_core.training.synthetic import (
     sample_light,
     sample_person,
 )
+from mggtalk_core.training.synthetic_pairs import make_scene
 
 SIZE = 192
 
@@ -110,3 +114,38 @@ def test_the_tracker_finds_synthetic_people(wardrobe):
                 errors.append(np.linalg.norm(face.landmarks - view.landmarks, axis=1)[inner].mean() / ocular)
     assert len(errors) >= 4
     assert np.median(errors) < 0.08
+
+
+def test_age_and_beard_show(scene, wardrobe):
+    """Grey turns the hair bright, the crown goes bald, a beard darkens the chin and leaves the lips alone."""
+    person, light, background = scene
+    hairy = replace(person, hair=4, grey=0.0, crown=0.0, beard=0.0)
+    plain = take((hairy, light, background), wardrobe)
+    grey = take((replace(hairy, grey=1.0), light, background), wardrobe)
+    crown = take((replace(hairy, crown=0.08), light, background), wardrobe)
+    bearded = take((replace(hairy, beard=0.9), light, background), wardrobe)
+    hair = (plain.alpha > 0.99) & ~plain.on_head & (np.arange(SIZE)[:, None] < plain.landmarks[10, 1])
+    assert hair.sum() > 200
+    assert grey.image[hair].mean() > plain.image[hair].mean() + 0.1
+    assert crown.on_head.sum() > plain.on_head.sum() + 50
+    columns, rows = plain.landmarks[[152, 0, 17]].astype(int).T
+    change = (bearded.image - plain.image).mean(-1)[rows - [4, 0, 0], columns]
+    assert abs(change[0]) > 0.05 > np.abs(change[1:]).max()
+
+
+def test_a_grid_is_measured(scene, wardrobe):
+    """A pattern with the period of the splats raises the measure; the photograph itself has little of it."""
+    rng = np.random.default_rng(3)
+    made = make_scene(rng, wardrobe, SIZE)
+    camera = made.view.camera.resized(2 * SIZE, 2 * SIZE)
+    picture = photograph(made.person, made.expression, camera, made.light, np.zeros((2 * SIZE, 2 * SIZE, 3)), wardrobe)
+    stripes = 0.02 * np.cos(np.pi * np.arange(2 * SIZE))[None, :, None]
+    assert grid_energy(picture.image + stripes, made, SIZE) > 20 * grid_energy(picture.image, made, SIZE)
+
+
+def test_held_out_people_are_compared(wardrobe):
+    report = synthetic_heads(shared_data("train/makehuman"), people=1, size=128, ablate=["sym-decoder"])
+    rows = {name: {metric: value["mean"] for metric, value in row.items()} for name, row in report["variants"].items()}
+    assert rows["full"]["psnr_hidden"] > rows["without sym-decoder"]["psnr_hidden"] == rows["prior only"]["psnr_hidden"]
+    assert 5 < rows["full"]["psnr_hidden"] < rows["full"]["psnr_head"] < 40
+    assert 0 < rows["full"]["skin_depth_mm"] < 15

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
@@ -51,16 +52,21 @@ HEAD_SIZE = 512
 BLUR_SIGMA = 1.0
 """Pixels of the blurred prior: blur alone raises PSNR, so a learned gain has to beat it."""
 
+SOFT_SIGMA = 0.6
+"""Pixels by which every variant's picture is blurred for the figures "at equal blur"."""
+
 ABLATIONS = {
     "geo-refine": "geo_refine",
     "identity": "identity_encoder",
     "gaussian-decoder": "gaussian_decoder",
     "sym-decoder": "sym_gaussian_decoder",
+    "mouth-tone": "mouth_tone",
     "densify": "densify",
     "deformation": "deformation",
     "inpainter": "inpainter",
     "symmetry": None,
     "filter": None,
+    "light": None,
 }
 """Name -> the network of `MGGTalkModel` it takes away; None for stages without a network."""
 
@@ -102,9 +108,7 @@ def self_reenactment(
     Raises:
         InputError: unreadable clips, a first frame without a usable face, an unknown ablation.
     """
-    unknown = set(ablate) - set(ABLATIONS)
-    if unknown:
-        raise InputError(f"--ablate {sorted(unknown)[0]} is unknown; use one of {', '.join(ABLATIONS)}")
+    check_ablations(ablate)
     model = load_model(checkpoint)
     absent = [name for name in ablate if ABLATIONS[name] and getattr(model, ABLATIONS[name]) is None]
     present = [name for name in ablate if name not in absent]
@@ -119,9 +123,10 @@ def self_reenactment(
         )  # fmt: skip
         window = Window.of(portrait)
         truth = (window.view(frame) for frame in sampled_frames(clip, every, frames))
-        rows = _compare(window, motion, _variants(portrait, model, present), truth, size, sets, progress)
+        rows = _compare(window, motion, variants_of(portrait, model, present), truth, size, sets, progress)
         clips.append({"clip": clip.name, "frames": len(motion) - 1, "variants": rows})
-    report = _report("self-reenactment", clips, {"every": every, "size": size, "checkpoint": model.checkpoint}, sets)
+    settings = {"every": every, "size": size, "checkpoint": model.checkpoint}
+    report = make_report("self-reenactment", clips, settings, sets)
     report["not_measured"] += [f"without {name}: the checkpoint has no such network" for name in absent]
     return report
 
@@ -132,7 +137,14 @@ def _head_of(portrait: Portrait, model: MGGTalkModel, **stages: bool) -> Gaussia
     return predict_invisible(model, predict_visible(model, points))
 
 
-def _variants(portrait: Portrait, model: MGGTalkModel, ablate: Sequence[str]) -> list[_Variant]:
+def check_ablations(names: Sequence[str]) -> None:
+    """Raises InputError for a name that is not one of `ABLATIONS`."""
+    unknown = set(names) - set(ABLATIONS)
+    if unknown:
+        raise InputError(f"--ablate {sorted(unknown)[0]} is unknown; use one of {', '.join(ABLATIONS)}")
+
+
+def variants_of(portrait: Portrait, model: MGGTalkModel, ablate: Sequence[str]) -> list[_Variant]:
     """What is compared: the full pipeline, the prior alone where there are networks, baselines, ablations."""
     full = _head_of(portrait, model)
     variants = [_Variant("full", full, model.inpainter)]
@@ -149,6 +161,9 @@ def _variants(portrait: Portrait, model: MGGTalkModel, ablate: Sequence[str]) ->
         if name in ("symmetry", "filter"):
             stage = {"symmetry": "symmetry", "filter": "voxel_filter"}[name]
             changed, inpainter = _head_of(portrait, model, **{stage: False}), model.inpainter
+        elif name == "light":
+            flat = full.light * (torch.arange(len(full.light)) == 0)[:, None]
+            changed, inpainter = replace(full, light=flat), model.inpainter
         elif name == "inpainter":
             changed, inpainter = full, None
         else:
@@ -243,10 +258,12 @@ def _frame_scores(
 ) -> dict[str, float]:
     """All metrics of one frame; NaN where the result's face was not found again."""
     lost = float("nan")
+    soft = gaussian_filter(picture, (SOFT_SIGMA, SOFT_SIGMA, 0))
     return {
         "psnr": psnr(picture, truth),
         "ssim": ssim(picture, truth),
         **{f"psnr_{name}": psnr(picture, truth, region) for name, region in regions.items()},
+        **{f"psnr_{name}_soft": psnr(soft, truth, regions[name]) for name in ("face", "mouth")},
         "lmd": motion_metric.lip_landmark_distance(found.landmarks, true.landmarks) if found else lost,
         "akd": motion_metric.average_keypoint_distance(found.landmarks, true.landmarks) if found else lost,
         "aed": motion_metric.average_expression_distance(found.scores, true.scores) if found else lost,
@@ -326,7 +343,7 @@ def cross_reenactment(
             "clip": clip.name, "frames": len(motion),
             "variants": {name: _clip_scores(values, rate) for name, values in rows.items() if values},
         })  # fmt: skip
-    return _report("cross-reenactment", clips, {"source": Path(source).name, "every": every, "size": size}, sets)
+    return make_report("cross-reenactment", clips, {"source": Path(source).name, "every": every, "size": size}, sets)
 
 
 def _cross_scores(found: TrackedFace, true: TrackedFace, first: np.ndarray, true_first: np.ndarray) -> dict[str, float]:
@@ -393,7 +410,7 @@ def audio_driven(
         }
         clips.append({"clip": clip.name, "frames": len(tracked[index].aperture), "variants": variants})
     settings = {"rate": f"{lip_sync.RATE:g} Hz", **({"source": Path(source).name} if source else {})}
-    return _report("audio-driven lip sync", clips, settings, {})
+    return make_report("audio-driven lip sync", clips, settings, {})
 
 
 def _rendered_lips(head: GaussianHead, sound: Audio, name: str) -> lip_sync.LipCurves:
@@ -404,7 +421,7 @@ def _rendered_lips(head: GaussianHead, sound: Audio, name: str) -> lip_sync.LipC
     return track_lips_of_frames(frames, 1 / SPEECH_FPS, f"{name}, rendered")
 
 
-def _report(protocol: str, clips: list[dict], settings: dict, sets: dict[str, FrechetDistance]) -> dict:
+def make_report(protocol: str, clips: list[dict], settings: dict, sets: dict[str, FrechetDistance]) -> dict:
     """The result of a protocol: clips one by one, their mean with a 95 % interval over clips, and FID of all frames."""
     summary = {}
     for name in clips[0]["variants"]:
@@ -417,7 +434,7 @@ def _report(protocol: str, clips: list[dict], settings: dict, sets: dict[str, Fr
     for name, pictures in sets.items():
         summary[name]["fid"] = {"mean": pictures.value(), "low": float("nan"), "high": float("nan")}
     report = {"protocol": protocol, "settings": settings, "variants": summary, "clips": clips}
-    return report if protocol.startswith("audio") else {**report, "not_measured": _not_measured()}
+    return {**report, "not_measured": _not_measured()} if protocol.endswith("reenactment") else report
 
 
 def _not_measured() -> list[str]:
