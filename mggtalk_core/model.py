@@ -18,6 +18,7 @@ class MGGTalkModel:
     identity_encoder: nn.Module | None = None  # features F of the head image (paper: Identity Enc.)
     gaussian_decoder: nn.Module | None = None  # visible Gaussians (paper: Gauss. Dec.)
     sym_gaussian_decoder: nn.Module | None = None  # hidden Gaussians, given the visible (paper: Sym-Gauss. Dec.)
+    mouth_tone: nn.Module | None = None  # tone of teeth, tongue and cavity (ours)
     densify: nn.Module | None = None  # parents -> children (paper: Densify)
     deformation: nn.Module | None = None  # residual motion (paper: Deformation)
     inpainter: nn.Module | None = None  # seams, mouth, eyes (paper: Render & Inpaint)

@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from mggtalk_core.assets import DEMO_PORTRAIT
-from mggtalk_core.gaussians.decoders import GaussianDecoder, SymGaussianDecoder
+from mggtalk_core.gaussians.decoders import GaussianDecoder, MouthTone, SymGaussianDecoder, mouth_part
 from mggtalk_core.gaussians.deformation_network import DeformationNetwork
 from mggtalk_core.gaussians.densify import Densify
 from mggtalk_core.gaussians.identity_encoder import IdentityEncoder, sample_features
@@ -49,6 +49,7 @@ def test_untrained_decoders_leave_the_prior_untouched(points, prior):
     model = MGGTalkModel(
         identity_encoder=IdentityEncoder(), gaussian_decoder=GaussianDecoder(),
         sym_gaussian_decoder=SymGaussianDecoder(), densify=Densify(), deformation=DeformationNetwork(),
+        mouth_tone=MouthTone(),
     )  # fmt: skip
     decoded = head_of(model, points)
     assert len(decoded) == len(prior)
@@ -64,6 +65,16 @@ def test_a_trained_sym_decoder_changes_hidden_points_only(points, prior):
     visible = prior.origin == 0
     torch.testing.assert_close(decoded.colors[visible], prior.colors[visible], rtol=0, atol=0)
     assert (decoded.colors[~visible] - prior.colors[~visible]).abs().mean() > 0.01
+
+
+def test_mouth_tone_changes_the_inner_mouth_only(points, prior):
+    torch.manual_seed(0)
+    tone = MouthTone()
+    torch.nn.init.normal_(tone.head.bias, 0, 0.5)
+    toned = head_of(MGGTalkModel(mouth_tone=tone), points)
+    inside = torch.from_numpy(mouth_part(prior.faces.numpy(), load_head_model()) >= 0) & (prior.origin != 0)
+    assert (toned.colors[inside] - prior.colors[inside]).abs().mean() > 0.02
+    torch.testing.assert_close(toned.colors[~inside], prior.colors[~inside], rtol=0, atol=0)
 
 
 def test_the_decoder_runs_without_identity(points):

@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from torch import nn
 
 from ..geometry.projection import project, to_camera
-from ..headmodel.model import HeadModel
+from ..headmodel.model import LOWER_TEETH, TONGUE, UPPER_TEETH, HeadModel
 from ..types import SYMMETRIC, VISIBLE, PointCloud
 from .light import fit_light, sh_basis
 
@@ -88,6 +88,44 @@ class SymGaussianDecoder(_PointDecoder):
 
     def __init__(self, features: int = 16, code: int = 32, width: int = 64):
         super().__init__(HIDDEN_FEATURES, features, code, width)
+
+
+MOUTH_PARTS = 4  # upper teeth, lower teeth, tongue, cavity
+MAX_TONE = 0.5
+
+
+class MouthTone(nn.Module):
+    """The person's code -> gain and offset per colour of each inner-mouth part; zero-initialised, no change.
+
+    So few numbers on purpose: colours learned point by point score better and average teeth, tongue and dark into a
+    grey plug. Here what is drawn in the mouth stays drawn.
+    """
+
+    def __init__(self, code: int = 32, width: int = 32):
+        super().__init__()
+        self.features, self.code = 0, code
+        self.body = nn.Sequential(nn.Linear(code, width), nn.SiLU())
+        self.head = nn.Linear(width, MOUTH_PARTS * 6)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, code: torch.Tensor) -> torch.Tensor:
+        """Tone (4, 2, 3): logarithm of the gain, and offset, per part, for one code (1, C)."""
+        return MAX_TONE * torch.tanh(self.head(self.body(code))).reshape(MOUTH_PARTS, 2, 3)
+
+
+def mouth_part(faces: np.ndarray, head: HeadModel) -> np.ndarray:
+    """0 to 3 for upper teeth, lower teeth, tongue, cavity by bound triangle (N,); -1 elsewhere."""
+    part = head.parts[faces]
+    chosen = [part == UPPER_TEETH, part == LOWER_TEETH, part == TONGUE, head.mouth_interior[faces]]
+    return np.select(chosen, range(MOUTH_PARTS), -1)
+
+
+def toned(colors: torch.Tensor, part: torch.Tensor, tone: torch.Tensor) -> torch.Tensor:
+    """Colours (N, 3) with the tone (4, 2, 3) of their part (N,) applied; not clipped."""
+    inside = part >= 0
+    gain, offset = tone[part.clamp(min=0)].unbind(1)
+    return torch.where(inside[:, None], colors * torch.exp(2 * gain) + 0.2 * offset, colors)
 
 
 def visible_inputs(points: PointCloud, normals: np.ndarray, head: HeadModel) -> PointInputs:

@@ -17,7 +17,7 @@ from ..headmodel.personal import personal_expression_basis
 from ..model import MGGTalkModel
 from ..rendering.rasterizer import render
 from ..types import INTERIOR, VISIBLE, PointCloud
-from .decoders import apply_residual, hidden_inputs, visible_inputs
+from .decoders import apply_residual, hidden_inputs, mouth_part, toned, visible_inputs
 from .densify import add_children, parent_inputs
 from .head import GaussianHead, covars_from_axes
 from .hidden_colors import hidden_colors
@@ -94,6 +94,8 @@ def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> Gaussia
     normals = surface_normals(points, head)
     if model.sym_gaussian_decoder is not None:
         points = _decode_hidden(model, points, normals, head)
+    if model.mouth_tone is not None:
+        points = _toned_mouth(model, points, head)
     if model.densify is not None:
         points = _densified(model, points, normals)
         normals = surface_normals(points, head)
@@ -139,7 +141,7 @@ def prior_hidden_colors(points: PointCloud) -> PointCloud:
 def _decode_visible(model: MGGTalkModel, points: PointCloud) -> PointCloud:
     head = load_head_model()
     inputs = visible_inputs(points, surface_normals(points, head), head)
-    features, code = _identity(model, points, inputs.pixels, model.gaussian_decoder)
+    features, code = identity_of(model, points, inputs.pixels, model.gaussian_decoder)
     residual = model.gaussian_decoder(inputs.features.to(model.device), features, code)
     return apply_residual(points, points.origin == VISIBLE, residual.cpu())
 
@@ -147,7 +149,7 @@ def _decode_visible(model: MGGTalkModel, points: PointCloud) -> PointCloud:
 @torch.no_grad()
 def _decode_hidden(model: MGGTalkModel, points: PointCloud, normals: np.ndarray, head: HeadModel) -> PointCloud:
     inputs = hidden_inputs(points, normals, head)
-    features, code = _identity(model, points, inputs.pixels, model.sym_gaussian_decoder)
+    features, code = identity_of(model, points, inputs.pixels, model.sym_gaussian_decoder)
     residual = model.sym_gaussian_decoder(inputs.features.to(model.device), features, code)
     hidden = points.origin != VISIBLE
     # Mouth and eyes keep the prior's colours: what was learned there is an average of teeth, tongue and dark, which
@@ -157,6 +159,15 @@ def _decode_hidden(model: MGGTalkModel, points: PointCloud, normals: np.ndarray,
     decoded = apply_residual(points, hidden, residual.cpu().where(chosen))
     hidden[hidden] = outer[points.faces[hidden]] & (decoded.colors[hidden] != points.colors[hidden]).any(1)
     return _as_varied_as_nearby(decoded, hidden, points.colors)
+
+
+@torch.no_grad()
+def _toned_mouth(model: MGGTalkModel, points: PointCloud, head: HeadModel) -> PointCloud:
+    """The cloud with the tone of teeth, tongue and cavity that this face and its light call for."""
+    _, code = identity_of(model, points, torch.zeros((1, 2), dtype=torch.int64), model.mouth_tone)
+    part = np.where(points.origin == VISIBLE, -1, mouth_part(points.faces, head))
+    colors = toned(torch.from_numpy(points.colors), torch.from_numpy(part), model.mouth_tone(code).cpu())
+    return replace(points, colors=colors.clamp(0, 1).numpy())
 
 
 NEARBY_SHARE, NEARBY_COUNT, NEARBY_MARGIN = 16, 16, 0.015
@@ -184,7 +195,7 @@ def _as_varied_as_nearby(points: PointCloud, chosen: np.ndarray, prior: np.ndarr
 @torch.no_grad()
 def _densified(model: MGGTalkModel, points: PointCloud, normals: np.ndarray) -> PointCloud:
     """The cloud with children (paper: Densify)."""
-    features, code = _identity(model, points, torch.from_numpy(points.pixels.clip(0)), model.densify)
+    features, code = identity_of(model, points, torch.from_numpy(points.pixels.clip(0)), model.densify)
     inputs = parent_inputs(points, normals).to(model.device)
     return add_children(points, model.densify(inputs, features, code).cpu())
 
@@ -192,11 +203,11 @@ def _densified(model: MGGTalkModel, points: PointCloud, normals: np.ndarray) -> 
 @torch.no_grad()
 def _action_residual(model: MGGTalkModel, points: PointCloud) -> np.ndarray:
     """This person's corrections of the actions (52, V, 3) m (paper: Deformation)."""
-    _, code = _identity(model, points, torch.zeros((1, 2), dtype=torch.int64), model.deformation)
+    _, code = identity_of(model, points, torch.zeros((1, 2), dtype=torch.int64), model.deformation)
     return model.deformation(code).cpu().numpy()
 
 
-def _identity(
+def identity_of(
     model: MGGTalkModel, points: PointCloud, pixels: torch.Tensor, asking: nn.Module
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Identity features (n, F) at pixels (n, 2) and the person's code (1, C), on the model's device.

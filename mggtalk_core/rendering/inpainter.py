@@ -66,9 +66,8 @@ def crop_boxes(head: GaussianHead, camera: Camera, rotation: np.ndarray, transla
     return np.column_stack([pixels[:, :2], half])
 
 
-@torch.no_grad()
-def inpaint(network: Inpainter, frame: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """The frame (H, W, 3) uint8 with corrected mouth and eyes; `boxes` (n, 3) from `crop_boxes`."""
+def crops_of(frame: np.ndarray, boxes: np.ndarray) -> torch.Tensor:
+    """Crops (n, 3, 64, 64) 0..1 of a frame (H, W, 3) uint8; `boxes` (n, 3) from `crop_boxes`."""
     height, width = frame.shape[:2]
     picture = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
     steps = (torch.arange(CROP) + 0.5) / CROP * 2 - 1
@@ -76,10 +75,16 @@ def inpaint(network: Inpainter, frame: np.ndarray, boxes: np.ndarray) -> np.ndar
     x = (boxes[:, 0, None] + boxes[:, 2, None] * steps) / width * 2 - 1
     y = (boxes[:, 1, None] + boxes[:, 2, None] * steps) / height * 2 - 1
     grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), -1)
-    crops = nn.functional.grid_sample(picture.expand(len(boxes), -1, -1, -1), grid, align_corners=False)
-    residual = network(crops)
-    result = picture[0].clone()
-    for (column, row, half), change in zip(boxes.tolist(), residual):
+    return nn.functional.grid_sample(picture.expand(len(boxes), -1, -1, -1), grid, align_corners=False)
+
+
+@torch.no_grad()
+def inpaint(network: Inpainter, frame: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """The frame (H, W, 3) uint8 with corrected mouth and eyes; `boxes` (n, 3) from `crop_boxes`."""
+    height, width = frame.shape[:2]
+    residual = network(crops_of(frame, boxes))
+    result = torch.from_numpy(frame).permute(2, 0, 1).float() / 255
+    for (column, row, half), change in zip(np.asarray(boxes, np.float32).tolist(), residual):
         left, right = max(int(column - half), 0), min(int(np.ceil(column + half)), width)
         top, bottom = max(int(row - half), 0), min(int(np.ceil(row + half)), height)
         if left >= right or top >= bottom:

@@ -8,9 +8,13 @@ know nothing of semantics.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
+
+from ..errors import InputError
 
 SSIM_SIGMA, SSIM_RADIUS = 1.5, 5
 C1, C2 = 0.01**2, 0.03**2
@@ -40,6 +44,43 @@ class PictureLoss:
             pairs = zip(self.features(first), self.features(second))
             return sum((a - b).abs().mean() for a, b in pairs)
         return gradient_difference(first, second)
+
+
+VGG_LAYERS = (0, 2, 5, 7, 10, 12, 14)
+"""Convolutions of VGG-16's first three blocks; the last ReLU of each block is compared (Johnson et al. 2016)."""
+
+VGG_BLOCK_ENDS = (2, 7, 14)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class VGGFeatures(nn.Module):
+    """VGG-16's relu1_2, relu2_2 and relu3_3, from a safetensors file with torchvision's names (as timm's vgg16).
+
+    Raises:
+        InputError: the file lacks one of those convolutions.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__()
+        weights = load_file(path)
+        missing = [name for layer in VGG_LAYERS if (name := f"features.{layer}.weight") not in weights]
+        if missing:
+            raise InputError(f"{path} is not VGG-16: it lacks {missing[0]}; use timm's vgg16.tv_in1k model.safetensors")
+        for layer in VGG_LAYERS:
+            self.register_buffer(f"weight{layer}", weights[f"features.{layer}.weight"].float(), persistent=False)
+            self.register_buffer(f"bias{layer}", weights[f"features.{layer}.bias"].float(), persistent=False)
+
+    def forward(self, pictures: torch.Tensor) -> list[torch.Tensor]:
+        """Three feature maps of pictures (B, 3, H, W) 0..1."""
+        mean, std = (pictures.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        x, maps = (pictures - mean) / std, []
+        for layer in VGG_LAYERS:
+            weight, bias = getattr(self, f"weight{layer}"), getattr(self, f"bias{layer}")
+            x = torch.relu(nn.functional.conv2d(x, weight, bias, 1, 1))
+            if layer in VGG_BLOCK_ENDS:
+                maps.append(x)
+                x = nn.functional.max_pool2d(x, 2)
+        return maps
 
 
 def ssim_map(picture: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,8 @@
 expression_map  scores -> coefficients, on tracked clips (seconds)
 geo_refine      depth offsets, on synthetic people
 sym_decoder     identity encoder + Sym-Gaussian decoder, on synthetic people
+picture         visible decoder, mouth tone, deformation network, on rendered pictures of tracked clips (picture.py)
+inpainter       mouth and eye crops, on the same
 """
 
 from __future__ import annotations
@@ -18,9 +20,14 @@ from ..errors import InputError
 from ..gaussians.decoders import SymGaussianDecoder
 from ..gaussians.identity_encoder import IdentityEncoder
 from ..geometry.refine import GeoRefineUNet
+from ..weights import load_model
 from .synthetic_pairs import read_sample
 from .trainer import Settings, Stage
 
+CLIP_STAGES = ("expression_map", "picture", "inpainter")
+"""Stages that learn from clips; the others learn from synthetic people."""
+
+MIN_FILES = 4
 POINTS_PER_SAMPLE = 1024
 HIDDEN_MIRRORS = torch.tensor([7, 10, 37])
 """Columns of the Sym-Gaussian decoder's features that change sign in a mirrored picture: x of three vectors."""
@@ -48,11 +55,19 @@ def make_stage(settings: Settings, output: Path) -> Stage | dict:
 
         return train_expression_map({"clips": str(data), "steps": settings.steps, "seed": settings.seed}, output)
     builders = {"geo_refine": _geo_refine, "sym_decoder": _sym_decoder}
-    if settings.stage not in builders:
-        raise InputError(f"stage {settings.stage!r} is unknown; use expression_map, {', '.join(builders)}")
+    if settings.stage not in {*builders, *CLIP_STAGES}:
+        raise InputError(f"stage {settings.stage!r} is unknown; use {', '.join((*CLIP_STAGES, *builders))}")
     files = sorted(data.glob("*.safetensors"))
-    if len(files) < 4:
-        raise InputError(f"{data} holds {len(files)} samples; make some first with the setting 'samples'")
+    if len(files) < MIN_FILES:
+        raise InputError(
+            f"{data} holds {len(files)} samples or clips, at least {MIN_FILES} are needed; make samples with the "
+            "setting 'samples', clips with `mggtalk preprocess`"
+        )
+    if settings.stage in CLIP_STAGES:
+        from .picture import inpainter_stage, picture_stage
+
+        start = load_model(settings.start or None)
+        return (picture_stage if settings.stage == "picture" else inpainter_stage)(settings, files, start)
     held_out = max(1, int(len(files) * settings.held_out))
     return builders[settings.stage](settings, files[:-held_out], files[-held_out:])
 

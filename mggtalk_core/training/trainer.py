@@ -24,7 +24,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..media.files import atomic_path, require_file
-from ..weights import read_checkpoint, write_checkpoint
+from ..weights import NETWORKS, checkpoint_notes, read_checkpoint, write_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -47,24 +47,44 @@ class Settings:
     start: str = ""  # a checkpoint to begin with
     assets: str = ""  # MakeHuman's asset folder, for stages that make samples
     samples: int = 0  # how many samples to make first
+    vgg: str = ""  # VGG-16 weights, .safetensors, for the perceptual term; without, gradients stand in
+    adversarial: float = 0.0  # weight of the critic's gradient in the inpainter stage
 
     @staticmethod
-    def read(path: Path) -> Settings:
-        """Read a settings file.
+    def of(values: dict, path: Path) -> Settings:
+        """Settings from the values of a file.
 
         Raises:
-            InputError: not JSON, or a setting that does not exist.
+            InputError: a setting that does not exist.
         """
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise InputError(f"{path} is not JSON: {error}") from None
         known = Settings.__annotations__
         unknown = set(values) - set(known)
         if unknown or "stage" not in values:
             raise InputError(f"{path}: {sorted(unknown)[0] if unknown else 'stage'!r} is "
                              f"{'no setting' if unknown else 'missing'}; settings are {', '.join(known)}")  # fmt: skip
         return Settings(**values)
+
+
+def read_json(path: Path) -> dict:
+    """A settings file.
+
+    Raises:
+        InputError: not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Several stages, one after the other: what makes a checkpoint from nothing."""
+
+    stages: list[str]  # recipes by name, in order
+    ship: list[str]  # fields of MGGTalkModel that go into mggtalk.safetensors; the others help no real clip
+    seed: int = 0
+    data: str = ""  # what it is trained on, for the checkpoint's header
 
 
 @dataclass(frozen=True)
@@ -86,21 +106,79 @@ def train(
 ) -> dict:
     """Train as a settings file says; writes checkpoint.safetensors, log.csv, TensorBoard events and pictures.
 
-    `config` is a file or the name of one in recipes/; `data` and `assets` replace the settings' own.
+    `config` is a file or the name of one in recipes/; `data` and `assets` replace the settings' own. A recipe of
+    several stages (`Recipe`) runs them one after the other.
 
     Raises:
         InputError: settings or data that can't be used.
     """
-    from .stages import make_stage
-
     recipe = RECIPES / f"{config}.json"
-    settings = Settings.read(recipe if recipe.is_file() else require_file(config, "training settings"))
+    path = recipe if recipe.is_file() else require_file(config, "training settings")
     folder = Path(output)
-    settings = replace(
-        settings, data=data or settings.data or str(folder / "samples"), assets=assets or settings.assets
-    )
     folder.mkdir(parents=True, exist_ok=True)
     rank, world = _join_processes()
+    values = read_json(path)
+    if "stages" in values:
+        report = _train_stages(Recipe(**values), folder, rank, world, resume, data, assets)
+    else:
+        settings = Settings.of(values, path)
+        settings = replace(
+            settings, data=data or settings.data or str(folder / "samples"), assets=assets or settings.assets
+        )
+        report = _train_stage(settings, folder, rank, world, resume)
+    if world > 1:
+        torch.distributed.destroy_process_group()
+    return report
+
+
+def _train_stages(
+    recipe: Recipe, folder: Path, rank: int, world: int, resume: bool, data: str | None, assets: str | None
+) -> dict:
+    """Every stage in its own folder, each on what ships of those before it; then all.safetensors and what ships.
+
+    Raises:
+        InputError: a stage learns from clips and there are none.
+    """
+    from .stages import CLIP_STAGES
+
+    shipped, reports = folder / "mggtalk.safetensors", {}
+    for name in recipe.stages:
+        path = RECIPES / f"{name}.json"
+        settings = Settings.of(read_json(path), path)
+        if settings.stage in CLIP_STAGES and not data:
+            raise InputError(f"stage {name} learns from clips; give --data, a folder made by `mggtalk preprocess`")
+        on_clips = settings.stage in CLIP_STAGES
+        settings = replace(
+            settings, seed=recipe.seed, assets=assets or "", data=data if on_clips else str(folder / "samples"),
+            start=str(shipped) if on_clips and shipped.exists() else "",
+        )  # fmt: skip
+        (folder / name).mkdir(exist_ok=True)
+        reports[name] = _train_stage(settings, folder / name, rank, world, resume)
+        if rank == 0:
+            _collect(recipe, folder)
+    return {"output": str(shipped), **reports}
+
+
+def _collect(recipe: Recipe, folder: Path) -> None:
+    """Writes all.safetensors, the networks of all stages done, and mggtalk.safetensors, those that ship."""
+    networks, options, abouts = {}, {}, {}
+    for name in recipe.stages:
+        checkpoint = folder / name / "checkpoint.safetensors"
+        if checkpoint.exists():
+            abouts[name], model = checkpoint_notes(checkpoint), read_checkpoint(checkpoint)
+            networks |= {field: getattr(model, field) for field in abouts[name]["networks"]}
+            options |= abouts[name]["networks"]
+    for name, fields in (("all", list(networks)), ("mggtalk", [field for field in networks if field in recipe.ship])):
+        stages = {stage: about for stage, about in abouts.items() if set(about["networks"]) & set(fields)}
+        if stages:
+            chosen = {field: networks[field] for field in fields}
+            notes = {"seed": recipe.seed, "data": recipe.data, "stages": stages}
+            write_checkpoint(folder / f"{name}.safetensors", chosen, options, notes)
+
+
+def _train_stage(settings: Settings, folder: Path, rank: int, world: int, resume: bool) -> dict:
+    from .stages import make_stage
+
     torch.manual_seed(settings.seed)
     stage = make_stage(settings, folder)
     if isinstance(stage, dict):  # a stage that has its own short loop and is done
@@ -108,11 +186,9 @@ def train(
     if settings.start:
         started = read_checkpoint(require_file(settings.start, "start"))
         for name, network in stage.networks.items():
-            network.load_state_dict(getattr(started, name).state_dict())
-    report = fit(stage, settings, folder, rank=rank, world=world, resume=resume)
-    if world > 1:
-        torch.distributed.destroy_process_group()
-    return report
+            if getattr(started, name, None) is not None:
+                network.load_state_dict(getattr(started, name).state_dict())
+    return fit(stage, settings, folder, rank=rank, world=world, resume=resume)
 
 
 def fit(stage: Stage, settings: Settings, folder: Path, *, rank: int = 0, world: int = 1, resume: bool = False) -> dict:
@@ -154,8 +230,9 @@ def fit(stage: Stage, settings: Settings, folder: Path, *, rank: int = 0, world:
                 validation = stage.validate(networks)
                 if stage.picture:
                     _save_picture(folder / "samples.png", stage.picture(networks))
+                kept = {name: network for name, network in networks.items() if name in NETWORKS}  # not a critic
                 write_checkpoint(
-                    folder / "checkpoint.safetensors", networks, settings.networks or {},
+                    folder / "checkpoint.safetensors", kept, settings.networks or {},
                     {"stage": settings.stage, "steps": step, "seconds": seconds, "validation": validation},
                 )  # fmt: skip
             row = {name: float(value.detach()) for name, value in losses.items()} | validation

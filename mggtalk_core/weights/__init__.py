@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..errors import InputError
-from ..gaussians.decoders import GaussianDecoder, SymGaussianDecoder
+from ..gaussians.decoders import GaussianDecoder, MouthTone, SymGaussianDecoder
 from ..gaussians.deformation_network import DeformationNetwork
 from ..gaussians.densify import Densify
 from ..gaussians.identity_encoder import IdentityEncoder
@@ -31,6 +31,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "identity_encoder": IdentityEncoder,
     "gaussian_decoder": GaussianDecoder,
     "sym_gaussian_decoder": SymGaussianDecoder,
+    "mouth_tone": MouthTone,
     "densify": Densify,
     "deformation": DeformationNetwork,
     "inpainter": Inpainter,
