@@ -71,7 +71,7 @@ def test_intervals_appear_with_several_clips(report):
     clips[1]["variants"] = {
         name: {metric: value + 1 for metric, value in row.items()} for name, row in clips[1]["variants"].items()
     }
-    both = protocols._report("self-reenactment", clips, report["settings"], {})
+    both = protocols.make_report("self-reenactment", clips, report["settings"], {})
     low, mean, high = (both["variants"]["full"]["psnr"][key] for key in ("low", "mean", "high"))
     assert low < mean < high and high - low == pytest.approx(1, abs=0.01)
     assert "[" in tables.markdown(both)
