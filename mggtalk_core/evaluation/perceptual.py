@@ -41,13 +41,14 @@ def weights_file(measure: str) -> Path:
 def why_missing(measure: str) -> str | None:
     """What "lpips" or "fid" lacks on this machine, None when it can be measured."""
     network, file = NETWORKS[measure], weights_file(measure)
+    place = f"~/{file.relative_to(Path.home()).as_posix()}" if file.is_relative_to(Path.home()) else file
     absent = [name for name in network.packages if importlib.util.find_spec(name) is None]
     if absent:
-        return f"{measure} needs {' and '.join(absent)} (pip install 'mggtalk[eval]') and the weights {file}"
+        return f"{measure} needs {' and '.join(absent)} (pip install 'mggtalk[eval]') and the weights {place}"
     if not file.is_file():
-        return f"{measure} needs the weights {file}"
+        return f"{measure} needs the weights {place}"
     if not hash_file(file).startswith(network.digest):
-        return f"{measure} does not trust {file}: its SHA-256 should begin with {network.digest}; get it again"
+        return f"{measure} does not trust {place}: its SHA-256 should begin with {network.digest}; get it again"
     return None
 
 
