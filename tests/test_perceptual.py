@@ -1,5 +1,7 @@
 """LPIPS and FID: what they need is named, files that are not theirs stay closed, and with networks they measure."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -75,3 +77,18 @@ def test_fid_of_a_network(downloads, monkeypatch):
         same.add(picture, picture)
         other.add(picture * 0.3, picture)
     assert abs(same.value()) < 1e-3 < other.value()
+
+
+def test_weights_that_are_programs_do_not_run(downloads, monkeypatch, tmp_path):
+    """Even where the SHA-256 fits: torchvision by itself would unpickle anything."""
+    pytest.importorskip("torchvision")
+
+    class Program:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "ran"),))
+
+    torch.save({"weight": Program()}, perceptual.weights_file("lpips"))
+    trust(monkeypatch, "lpips", "")
+    with pytest.raises(Exception, match="[Ww]eights"):
+        perceptual.PerceptualDistance()
+    assert not (tmp_path / "ran").exists() and "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ

@@ -1,13 +1,16 @@
 """LPIPS and FID, the papers' perceptual measures, by torchmetrics, where their networks' weights are found.
 
-The weights may not be shipped and nothing downloads: get the files yourself and put them where torch keeps downloads.
-They are pickles, so a file is opened only when its SHA-256 begins as its name says. The packages belong to the extra
-`eval`.
+The weights may not be shipped and nothing downloads: get the files yourself and put them where torch keeps downloads. A
+file is opened only when its SHA-256 begins as its name says, and torch is held to reading nothing but tensors from it.
+The packages belong to the extra `eval`.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +55,20 @@ def why_missing(measure: str) -> str | None:
     return None
 
 
+@contextmanager
+def _tensors_only() -> Iterator[None]:
+    """Has torch refuse anything but tensors in the files that are read meanwhile, whatever the libraries ask for."""
+    before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
+        else:
+            os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
+
+
 class PerceptualDistance:
     """LPIPS of two pictures; NaN where it can't be measured."""
 
@@ -60,7 +77,8 @@ class PerceptualDistance:
         if why_missing("lpips") is None:
             from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-            self._measure = LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True)
+            with _tensors_only():
+                self._measure = LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True)
 
     @torch.inference_mode()
     def __call__(self, picture: np.ndarray, truth: np.ndarray) -> float:
@@ -80,9 +98,10 @@ class FrechetDistance:
         if why_missing("fid") is None:
             from torchmetrics.image.fid import FrechetInceptionDistance
 
-            self._measure = FrechetInceptionDistance(
-                feature=2048, normalize=True, feature_extractor_weights_path=str(weights_file("fid"))
-            )
+            with _tensors_only():
+                self._measure = FrechetInceptionDistance(
+                    feature=2048, normalize=True, feature_extractor_weights_path=str(weights_file("fid"))
+                )
 
     @torch.inference_mode()
     def add(self, picture: np.ndarray, truth: np.ndarray) -> None:
