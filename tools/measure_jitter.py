@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mggtalk_core.headmodel.landmarks import EYES, INNER_FACE, LIPS, inter_ocular_distance  # noqa: E402
 from mggtalk_core.media.video_reader import VideoReader  # noqa: E402
-from mggtalk_core.motion.video import DrivingPerson, motion_of_faces, track_around  # noqa: E402
+from mggtalk_core.motion.video import DrivingPerson, track_around, track_video  # noqa: E402
 from mggtalk_core.pipeline import build_head  # noqa: E402
 from mggtalk_core.portrait.analysis import analyze_portrait  # noqa: E402
 from mggtalk_core.portrait.tracking import FaceTracker, TrackedFace  # noqa: E402
@@ -57,7 +57,8 @@ def main() -> None:
             for frame in frames:
                 face = track_around(tracker, frame, face) or face
                 faces.append(face)
-            motion = motion_of_faces(faces, float(reader.fps), person=DrivingPerson.from_portrait(portrait))
+            person = DrivingPerson.from_portrait(portrait, head)
+            motion = track_video(frames, float(reader.fps), person=person, missing="previous")
             shown, face = [], None
             for rendered, _ in render_frames(head, motion, size=size):
                 face = track_around(tracker, rendered, face) or face

@@ -37,6 +37,13 @@ def projection_jacobian(points: np.ndarray, focal: float) -> np.ndarray:
     return jacobian
 
 
+def rotation_derivative(points: np.ndarray) -> np.ndarray:
+    """Derivative (N, 3, 3) of points (N, 3) by a turn about the origin, -[p]x: d(exp(w) p)/dw at w = 0."""
+    x, y, z = points.T
+    zero = np.zeros_like(x)
+    return np.stack([zero, z, -y, -z, zero, x, y, -x, zero], axis=1).reshape(-1, 3, 3)
+
+
 def unproject(columns: np.ndarray, rows: np.ndarray, depth: np.ndarray, camera: Camera) -> np.ndarray:
     """Pixels (...,) with depth (...,) m as camera-frame points (..., 3)."""
     K = camera.K

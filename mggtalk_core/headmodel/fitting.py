@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ..geometry.projection import projection_jacobian
+from ..geometry.projection import projection_jacobian, rotation_derivative
 from ..types import Camera, HeadFit
 from .landmarks import EYES, INNER_LIP_LOWER, INNER_LIP_UPPER, IRISES, OUTER_LIP, OVAL, inter_ocular_distance
 from .model import HeadModel
@@ -104,7 +104,7 @@ def fit_landmarks(
         bases = np.concatenate([model.identity_basis, model.expression_basis]) @ rotation.T  # (I + 52, 478, 3)
         jacobian = np.concatenate(
             [
-                projection @ _rotation_derivative(rotated),
+                projection @ rotation_derivative(rotated),
                 projection,
                 np.einsum("pij,kpj->pik", projection, bases, optimize=True),
             ],
@@ -161,13 +161,6 @@ def _frontal_translation(landmarks, model: LandmarkModel, focal: float, centre: 
     depth = focal * metres / inter_ocular_distance(landmarks)
     eyes = 0.5 * (landmarks[468] + landmarks[473])
     return np.array([*(eyes - centre) * depth / focal, depth])
-
-
-def _rotation_derivative(points: np.ndarray) -> np.ndarray:
-    """d(exp(w) p)/dw at w = 0, i.e. -[p]x, for points (P, 3): (P, 3, 3)."""
-    x, y, z = points.T
-    zero = np.zeros_like(x)
-    return np.stack([zero, z, -y, -z, zero, x, y, -x, zero], axis=1).reshape(-1, 3, 3)
 
 
 def _bounded_step(hessian, gradient, free, expression_slice, expression) -> np.ndarray:

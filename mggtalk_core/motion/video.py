@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from typing import Literal
 
 import numpy as np
@@ -12,6 +12,9 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from ..errors import InputError
+from ..gaussians.head import GaussianHead
+from ..gaussians.sgp import predict_invisible, predict_visible
+from ..geometry.dsgr import build_points, estimate_depth
 from ..geometry.projection import PORTRAIT_FOCAL, projection_jacobian
 from ..headmodel.fitting import (
     LANDMARK_SIGMA,
@@ -23,9 +26,12 @@ from ..headmodel.fitting import (
 from ..headmodel.landmarks import inter_ocular_distance
 from ..headmodel.model import HeadModel, load_head_model
 from ..headmodel.warp import warp_to_landmarks
+from ..model import MGGTalkModel
+from ..portrait.analysis import analyze_portrait
 from ..portrait.crop import face_crop_box
 from ..portrait.tracking import FaceTracker, TrackedFace
 from ..types import HeadFit, Motion, Portrait
+from .picture_alignment import PICTURE_SIZE, PictureAlignment
 
 MissingFace = Literal["interpolate", "previous", "neutral", "error"]
 
@@ -54,17 +60,19 @@ class DrivingPerson:
     rest: HeadFit  # the reference frame fitted with the person's own model
     expression_offset: np.ndarray  # (52,) what to add to fitted expression so that the reference frame keeps its own
     neck: np.ndarray  # (3,) m
+    alignment: PictureAlignment | None = None  # corrects each frame's motion by its picture; None: landmarks alone
 
     @staticmethod
-    def from_portrait(portrait: Portrait) -> DrivingPerson:
-        """The person of a portrait, for video frames aligned with its photo."""
+    def from_portrait(portrait: Portrait, head: GaussianHead | None = None) -> DrivingPerson:
+        """The person of a portrait, for video frames aligned with its photo; by its head frames are aligned too."""
         scale, left, top = portrait.crop_to_photo[0, 0], portrait.crop_to_photo[0, 2], portrait.crop_to_photo[1, 2]
         K = np.diag([scale, scale, 1.0]) @ portrait.camera.K
         K[:2, 2] += left, top
         landmarks = portrait.landmarks * scale + [left, top]
-        return DrivingPerson._known(
+        person = DrivingPerson._known(
             load_head_model(), portrait.vertices, portrait.fit, TrackedFace(landmarks, portrait.scores, np.eye(4)), K
         )
+        return replace(person, alignment=PictureAlignment(head)) if head is not None else person
 
     @staticmethod
     def from_face(face: TrackedFace) -> DrivingPerson:
@@ -158,19 +166,62 @@ def track_video(
     Raises:
         InputError: no face in any frame, or in some frame with missing "error".
     """
+    options = {"missing": missing, "smoothing": smoothing, "progress": progress}
     with FaceTracker(max_faces=3) as tracker:
-        return motion_of_faces(
-            _tracked(tracker, frames), fps, person=person, missing=missing, smoothing=smoothing, progress=progress
-        )
+        tracked, warnings = _tracked(tracker, frames), ()
+        if person is None:
+            person, tracked, warnings = _introduced(tracked)
+        motion = _motion_of_sights((_sight(person, *pair) for pair in tracked), fps, person, **options)
+    return replace(motion, warnings=warnings + motion.warnings)
 
 
-def _tracked(tracker: FaceTracker, frames: Iterable[np.ndarray]) -> Iterator[TrackedFace | None]:
-    """The same face in each frame (H, W, 3) uint8."""
+@dataclass(frozen=True)
+class _Sight:
+    """What a frame says of the driving person."""
+
+    face: TrackedFace
+    picture: np.ndarray | None  # what `PictureAlignment.align` compares
+
+
+def _sight(person: DrivingPerson | None, frame: np.ndarray, face: TrackedFace | None) -> _Sight | None:
+    if face is None:
+        return None
+    return _Sight(face, person.alignment.picture_of(frame) if person.alignment else None)
+
+
+_Tracked = tuple[np.ndarray, TrackedFace | None]
+"""A frame (H, W, 3) uint8 and its face."""
+
+
+def _tracked(tracker: FaceTracker, frames: Iterable[np.ndarray]) -> Iterator[_Tracked]:
+    """The same face in each frame."""
     face = None
     for frame in frames:
         found = track_around(tracker, frame, face)
         face = found or face
-        yield found
+        yield frame, found
+
+
+def _introduced(tracked: Iterator[_Tracked]) -> tuple[DrivingPerson | None, Iterator[_Tracked], tuple[str, ...]]:
+    """The person of the first face, None where there is none; all the frames again; and warnings."""
+    before = 0
+    for frame, face in tracked:
+        if face is not None:
+            person, warnings = _person_seen_in(frame, face)
+            return person, chain(repeat((frame, None), before), [(frame, face)], tracked), warnings
+        before += 1
+    return None, repeat((None, None), before), ()
+
+
+def _person_seen_in(frame: np.ndarray, face: TrackedFace) -> tuple[DrivingPerson, tuple[str, ...]]:
+    """An unknown person with a head to align frames with, or without one where the frame doesn't give it."""
+    try:
+        portrait = analyze_portrait(frame.astype(np.float32) / 255, size=PICTURE_SIZE, faces=[face])
+    except InputError as error:
+        return DrivingPerson.from_face(face), (f"driving by landmarks alone, which is less exact: {error}",)
+    prior = MGGTalkModel()
+    points = build_points(portrait, estimate_depth(portrait, model=prior))
+    return DrivingPerson.from_portrait(portrait, predict_invisible(prior, predict_visible(prior, points))), ()
 
 
 def motion_of_faces(
@@ -182,18 +233,33 @@ def motion_of_faces(
     smoothing: float = 0.02,
     progress: Callable[[int], None] | None = None,
 ) -> Motion:
-    """`track_video` for a face that was tracked already: one face or None per frame, in pixels of the frames."""
+    """`track_video` for a face that was tracked already: one face or None per frame, in pixels of the frames.
+
+    Without the frames' pictures it is less exact.
+    """
+    sights = (face and _Sight(face, None) for face in faces)
+    return _motion_of_sights(sights, fps, person, missing=missing, smoothing=smoothing, progress=progress)
+
+
+def _motion_of_sights(
+    sights: Iterable[_Sight | None],
+    fps: float,
+    person: DrivingPerson | None,
+    *,
+    missing: MissingFace,
+    smoothing: float,
+    progress: Callable[[int], None] | None,
+) -> Motion:
     expressions, rotations, translations, seen = [], [], [], []
     previous_fit = None
-    faces = iter(faces)
-    first = list(islice(faces, ACQUAINTANCE_FRAMES))
-    known = [face for face in first if face is not None]
+    sights = iter(sights)
+    first = list(islice(sights, ACQUAINTANCE_FRAMES))
+    known = [sight.face for sight in first if sight is not None]
     if known:
         person = (person or DrivingPerson.from_face(known[0])).acquainted(known)
-    faces = chain(first, faces)
-    for index, face in enumerate(faces):
-        seen.append(face is not None)
-        if face is None:
+    for index, sight in enumerate(chain(first, sights)):
+        seen.append(sight is not None)
+        if sight is None:
             if missing == "error":
                 raise InputError(
                     f"no face in frame {index} ({index / fps:.2f} s) of the driving video; cut it out, "
@@ -201,9 +267,13 @@ def motion_of_faces(
                 )
             previous_fit = None
         else:
-            person = person or DrivingPerson.from_face(face)
-            previous_fit = person.fit(face, previous_fit)
+            person = person or DrivingPerson.from_face(sight.face)
+            previous_fit = person.fit(sight.face, previous_fit)
             expression, rotation, translation = person.relative(previous_fit)
+            if sight.picture is not None:
+                expression, rotation, translation = person.alignment.align(
+                    sight.picture, expression, rotation, translation
+                )
             expressions.append(expression)
             rotations.append(rotation)
             translations.append(translation)
