@@ -15,6 +15,7 @@ from mggtalk_core.gaussians.sgp import predict_invisible, predict_visible
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
 from mggtalk_core.media.image import read_photo
 from mggtalk_core.model import MGGTalkModel
+from mggtalk_core.motion.picture_alignment import PictureAlignment
 from mggtalk_core.portrait.analysis import analyze_portrait
 from mggtalk_core.rendering.rasterizer import render
 
@@ -81,7 +82,7 @@ def test_no_further_photo_no_change_and_no_face_one_sentence(head, portrait):
         personalize(head, portrait, [np.full((200, 200, 3), 0.5, np.float32)])
 
 
-def test_the_same_photo_again_is_found_at_rest(photo, portrait):
-    view = further_view(portrait, photo)
+def test_the_same_photo_again_is_found_at_rest(photo, portrait, head):
+    view = further_view(portrait, photo, PictureAlignment(head))
     assert np.degrees(np.linalg.norm(view.rotation)) < 3
     assert np.abs(view.expression - portrait.fit.expression).mean() < 0.05

@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..geometry.projection import project, to_camera
 from ..headmodel.model import TONGUE, load_head_model
 from ..media.video_reader import VideoReader
+from ..motion.picture_alignment import PICTURE_SIZE, PictureAlignment, contrast
 from ..motion.video import DrivingPerson
 from ..portrait.crop import cut_square, face_crop_box
 from ..portrait.parsing import person_mask
@@ -29,7 +30,7 @@ from .deformation import HeadDeformer
 from .head import GaussianHead
 from .light import Relighter
 
-VIEW_SIZE = 256
+VIEW_SIZE = PICTURE_SIZE
 """Pictures are compared at this size; the differences that last are smooth."""
 
 SEEN_BLUR, HIDDEN_BLUR = 2.0, 1.0
@@ -71,12 +72,15 @@ def personalize(head: GaussianHead, portrait: Portrait, photos: list[np.ndarray]
     """
     if not photos:
         return head
-    views = [further_view(portrait, photo, number) for number, photo in enumerate(photos, 2)]
+    alignment = PictureAlignment(head)
+    views = [further_view(portrait, photo, alignment, number) for number, photo in enumerate(photos, 2)]
     return correct_colors(head, views)
 
 
-def further_view(portrait: Portrait, photo: np.ndarray, number: int = 2) -> FurtherView:
-    """Track one more photo (H, W, 3) of the portrait's person.
+def further_view(
+    portrait: Portrait, photo: np.ndarray, alignment: PictureAlignment, number: int = 2
+) -> FurtherView:
+    """Track one more photo (H, W, 3) of the portrait's person; `alignment` is of the head made from the portrait.
 
     Raises:
         InputError: there is no face in it.
@@ -97,8 +101,8 @@ def further_view(portrait: Portrait, photo: np.ndarray, number: int = 2) -> Furt
     fit = None
     for _ in range(FIT_ROUNDS):
         fit = person.fit(face, fit)
-    expression, rotation, translation = person.relative(fit)
     small = image.reshape(VIEW_SIZE, 2, VIEW_SIZE, 2, 3).mean((1, 3))
+    expression, rotation, translation = alignment.align(contrast(small), *person.relative(fit))
     camera = Camera(portrait.camera.viewmat, portrait.camera.resized(VIEW_SIZE, VIEW_SIZE).K, VIEW_SIZE, VIEW_SIZE)
     return FurtherView(small, person_mask(small), camera, expression, rotation, translation)
 
