@@ -83,6 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--frames", type=int, help="use at most so many frames of each clip")
     evaluate.add_argument("--size", type=int, default=256, help="side of the compared pictures (%(default)s)")
     evaluate.add_argument("--ablate", action="append", default=[], metavar="NAME", help="also without NAME")
+    evaluate.add_argument("--more-photos", type=int, default=0, metavar="N",
+                          help="with --video: also a head that knows N more frames of the clip")  # fmt: skip
     evaluate.add_argument("--checkpoint", help="weights to use instead of those that ship")
     evaluate.add_argument("-o", "--output", help="also write the table here, .md or .json")
 
@@ -327,7 +329,9 @@ def _evaluate(options: argparse.Namespace) -> dict:
     elif options.source:
         report = protocols.cross_reenactment(options.source, options.video, **shared)
     else:
-        report = protocols.self_reenactment(options.video, ablate=options.ablate, progress=_Progress(), **shared)
+        report = protocols.self_reenactment(
+            options.video, ablate=options.ablate, more_photos=options.more_photos, progress=_Progress(), **shared
+        )
     if options.output:
         from .evaluation.tables import write_table
 

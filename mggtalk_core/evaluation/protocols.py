@@ -8,7 +8,7 @@ and compared at `size`. Clips, crops and trackers differ between papers: their f
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..gaussians.head import GaussianHead
+from ..gaussians.personalize import personalize
 from ..gaussians.sgp import predict_invisible, predict_visible
 from ..geometry.dsgr import build_points, estimate_depth
 from ..media.audio import Audio, read_audio
@@ -67,8 +68,11 @@ ABLATIONS = {
     "symmetry": None,
     "filter": None,
     "light": None,
+    "alignment": None,
 }
 """Name -> the network of `MGGTalkModel` it takes away; None for stages without a network."""
+
+LANDMARKS_ALONE = "without alignment"
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,12 @@ class _Variant:
     inpainter: nn.Module | None = None
     expression: bool = True  # False keeps the source's expression: a rigid head
     blur: float = 0.0  # pixels of the compared picture
+    landmarks_alone: bool = False  # the motion was not corrected by the frames' pictures
 
     @property
-    def pictures(self) -> tuple[int, int, bool]:
+    def pictures(self) -> tuple[int, int, bool, bool]:
         """Equal for variants that are rendered alike."""
-        return id(self.head), id(self.inpainter), self.expression
+        return id(self.head), id(self.inpainter), self.expression, self.landmarks_alone
 
 
 def self_reenactment(
@@ -95,6 +100,7 @@ def self_reenactment(
     size: int = 256,
     checkpoint: str | None = None,
     ablate: Sequence[str] = (),
+    more_photos: int = 0,
     progress: Progress | None = None,
 ) -> dict:
     """Reproduces each clip from its first frame and compares; variants: full, prior, baselines, ablations.
@@ -104,6 +110,7 @@ def self_reenactment(
         every, frames: use every n-th frame, at most so many.
         size: side of the compared pictures.
         ablate: names of `ABLATIONS`; each adds a variant without it.
+        more_photos: adds a variant whose head knows so many more frames, spread over the clip; these do not count.
 
     Raises:
         InputError: unreadable clips, a first frame without a usable face, an unknown ablation.
@@ -117,14 +124,27 @@ def self_reenactment(
         source = next(sampled_frames(clip, every, frames))
         portrait = analyze_portrait(source.astype(np.float32) / 255, size=HEAD_SIZE)
         rate = float(VideoReader(clip).fps) / every
-        motion = track_video(
-            sampled_frames(clip, every, frames), rate, person=DrivingPerson.from_portrait(portrait),
-            missing="previous", smoothing=0,
-        )  # fmt: skip
+        variants = variants_of(portrait, model, present)
+        full = variants[0].head
+        person = DrivingPerson.from_portrait(portrait, full)
+        motions = {
+            alone: track_video(
+                sampled_frames(clip, every, frames), rate, missing="previous", smoothing=0,
+                person=replace(person, alignment=None) if alone else person,
+            )
+            for alone in {variant.landmarks_alone for variant in variants}
+        }  # fmt: skip
+        known = {}
+        if more_photos:
+            chosen = set(np.linspace(1, len(motions[False]) - 1, more_photos + 2)[1:-1].round().astype(int).tolist())
+            known = {n: frame for n, frame in enumerate(sampled_frames(clip, every, frames)) if n in chosen}
+            photos = [frame.astype(np.float32) / 255 for frame in known.values()]
+            taught = personalize(full, portrait, photos)
+            variants.append(_Variant(f"with {more_photos} more photos", taught, model.inpainter))
         window = Window.of(portrait)
         truth = (window.view(frame) for frame in sampled_frames(clip, every, frames))
-        rows = _compare(window, motion, variants_of(portrait, model, present), truth, size, sets, progress)
-        clips.append({"clip": clip.name, "frames": len(motion) - 1, "variants": rows})
+        rows = _compare(window, motions, variants, truth, size, sets, known.keys(), progress)
+        clips.append({"clip": clip.name, "frames": len(motions[False]) - 1 - len(known), "variants": rows})
     settings = {"every": every, "size": size, "checkpoint": model.checkpoint}
     report = make_report("self-reenactment", clips, settings, sets)
     report["not_measured"] += [f"without {name}: the checkpoint has no such network" for name in absent]
@@ -166,6 +186,9 @@ def variants_of(portrait: Portrait, model: MGGTalkModel, ablate: Sequence[str]) 
             changed, inpainter = replace(full, light=flat), model.inpainter
         elif name == "inpainter":
             changed, inpainter = full, None
+        elif name == "alignment":
+            variants.append(_Variant(LANDMARKS_ALONE, full, model.inpainter, landmarks_alone=True))
+            continue
         else:
             changed, inpainter = _head_of(portrait, replace(model, **{ABLATIONS[name]: None})), model.inpainter
         variants.append(_Variant(f"without {name}", changed, inpainter))
@@ -173,15 +196,19 @@ def variants_of(portrait: Portrait, model: MGGTalkModel, ablate: Sequence[str]) 
 
 
 def _compare(
-    window: Window, motion: Motion, variants: Sequence[_Variant], truth: Iterator[np.ndarray], size: int,
-    sets: dict[str, FrechetDistance], progress: Progress | None,
+    window: Window, motions: dict[bool, Motion], variants: Sequence[_Variant], truth: Iterator[np.ndarray], size: int,
+    sets: dict[str, FrechetDistance], known: Collection[int], progress: Progress | None,
 ) -> dict[str, dict[str, float]]:  # fmt: skip
-    """Mean metrics of each variant over the frames of a clip; the source frame does not count.
+    """Mean metrics of each variant over the frames of a clip; the source frame and `known` ones do not count.
+
+    `motions`: with the frames' pictures (False) and by landmarks alone (True).
 
     The frames are added to the `sets` of their variants, for measures of all clips together.
     """
     source = next(truth)
-    streams = {variant.pictures: _pictures(variant, window, motion, source) for variant in variants}
+    streams = {
+        variant.pictures: _pictures(variant, window, motions[variant.landmarks_alone], source) for variant in variants
+    }
     for stream in streams.values():
         next(stream)
     scores: list[list[dict[str, float]]] = [[] for _ in variants]
@@ -190,7 +217,7 @@ def _compare(
         for index, frame in enumerate(truth, start=1):
             pictures = {key: next(stream) for key, stream in streams.items()}
             face = _tracked(tracker, frame, size)
-            if face is None:
+            if face is None or index in known:
                 continue
             true_picture = resampled(frame, size)
             regions = {
@@ -212,10 +239,10 @@ def _compare(
                 })  # fmt: skip
                 sets[variant.name].add(compared, true_picture)
             if progress:
-                progress(index + 1, len(motion))
+                progress(index + 1, len(motions[False]))
     if not scores[0]:
         raise InputError("no later frame of the clip shows a face; use a longer clip or a smaller --every")
-    return {variant.name: _clip_scores(rows, motion.fps) for variant, rows in zip(variants, scores)}
+    return {variant.name: _clip_scores(rows, motions[False].fps) for variant, rows in zip(variants, scores)}
 
 
 def _pictures(variant: _Variant, window: Window, motion: Motion, source: np.ndarray) -> Iterator[np.ndarray]:

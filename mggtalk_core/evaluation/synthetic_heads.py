@@ -73,7 +73,7 @@ def synthetic_heads(
         )
         rows = {}
         for variant in variants_of(scene.portrait, model, present):
-            if variant.head is None or not variant.expression:
+            if variant.head is None or not variant.expression or variant.landmarks_alone:
                 continue
             scores = [_side_scores(variant.head, *side, variant.blur) for side in sides]
             row = {name: float(np.nanmean([score[name] for score in scores])) for name in scores[0]}
