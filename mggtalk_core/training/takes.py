@@ -6,7 +6,7 @@ expression and pose put its Gaussians. What is fixed in training is computed onc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from ..headmodel.fitting import camera_of, fit_landmarks, generic_landmark_model
 from ..headmodel.model import load_head_model
 from ..headmodel.warp import warp_to_landmarks
 from ..model import MGGTalkModel
+from ..motion.picture_alignment import PictureAlignment
 from ..portrait.background import remove_person
 from ..types import VISIBLE, Motion, Portrait
 from .clips import Clip
@@ -59,7 +60,7 @@ class Take:
         inputs = visible_inputs(visible.points, surface_normals(visible.points, head_model), head_model)
         self.features = inputs.features
         self.identity, self.code = identity_of(model, visible.points, inputs.pixels, GaussianDecoder())
-        self.motion = motion_of(clip, portrait, self.head)
+        self.motion = _aligned(motion_of(clip, portrait, self.head), clip, self.head)
         self._deformer = HeadDeformer(self.head)
         # Relit grey shows the light's factor; grey leaves room for it to grow.
         head = self.head
@@ -87,6 +88,20 @@ class Take:
             torch.from_numpy(clip.picture(index)),
             torch.from_numpy((mask * (1 + (MOUTH_WEIGHT - 1) * mouth)).astype(np.float32)),
         )
+
+
+def _aligned(motion: Motion, clip: Clip, head: GaussianHead) -> Motion:
+    """The motion corrected by the clip's pictures; the first frame, the source, stays at rest.
+
+    Where a frame is half a pixel off, networks learn to blur.
+    """
+    alignment = PictureAlignment(head)
+    tracked = zip(motion.expression, motion.rotation, motion.translation)
+    aligned = [
+        at if index == 0 else alignment.align(alignment.picture_of(clip.picture(index) * 255), *at)
+        for index, at in enumerate(tracked)
+    ]
+    return replace(motion, **dict(zip(("expression", "rotation", "translation"), map(np.stack, zip(*aligned)))))
 
 
 def portrait_of(clip: Clip) -> Portrait:
