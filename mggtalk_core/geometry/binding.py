@@ -7,14 +7,11 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import distance_transform_edt, median_filter
 
 from ..headmodel.arkit import ARKIT_INDEX
-from ..headmodel.landmarks import EYES, INNER_LIP_RING, OUTER_LIP, inter_ocular_distance
+from ..headmodel.landmarks import EYES, INNER_LIP_RING, OUTER_LIP, mouth_is_open
 from ..headmodel.model import TONGUE, UPPER_TEETH, HeadModel
 from ..types import Portrait
 from .mesh_raster import rasterize_mesh
 from .projection import project, to_camera
-
-OPEN_MOUTH = 0.06
-"""Lip gap in inter-ocular distances from which on the photo shows the inside of the mouth."""
 
 
 def polygon_mask(points: np.ndarray, size: int) -> np.ndarray:
@@ -54,8 +51,7 @@ def bind_pixels(portrait: Portrait, head: HeadModel) -> tuple[np.ndarray, np.nda
 
     landmarks = portrait.landmarks
     inside_lips = polygon_mask(landmarks[list(INNER_LIP_RING)], size)
-    gap = np.linalg.norm(landmarks[13] - landmarks[14])
-    if gap > OPEN_MOUTH * inter_ocular_distance(landmarks):
+    if mouth_is_open(landmarks):
         rebind(inside_lips, (head.parts >= TONGUE) | head.mouth_interior)
         # Bright pixels in the upper two thirds are upper teeth, also where the fitted lip covers the model's teeth.
         brightness = portrait.image.mean(2)

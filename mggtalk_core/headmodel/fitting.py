@@ -9,7 +9,17 @@ from scipy.spatial.transform import Rotation
 
 from ..geometry.projection import projection_jacobian, rotation_derivative
 from ..types import Camera, HeadFit
-from .landmarks import EYES, INNER_LIP_LOWER, INNER_LIP_UPPER, IRISES, OUTER_LIP, OVAL, inter_ocular_distance
+from .landmarks import (
+    EYES,
+    INNER_LIP_LOWER,
+    INNER_LIP_UPPER,
+    IRISES,
+    LOWER_EDGES,
+    OUTER_LIP,
+    OVAL,
+    UPPER_EDGES,
+    inter_ocular_distance,
+)
 from .model import HeadModel
 from .personal import personal_expression_basis
 
@@ -18,6 +28,10 @@ LANDMARK_SIGMA = 0.02
 
 LANDMARK_CORRELATION = 0.5
 """Scale of the landmark Jacobian: 478 correlated landmarks count like about a quarter as many independent ones."""
+
+GAP_SIGMA = 0.005
+"""Expected error of the way from an edge of lips or lids to the opposite one, in inter-ocular distances: opposite
+landmarks err alike, so openings are known better than places. Lips that touch are seen at once where they don't."""
 
 POSE_ONLY_ITERATIONS = 2
 """Shape stays fixed until the pose is about right; otherwise shape explains what pose should."""
@@ -110,9 +124,18 @@ def fit_landmarks(
             ],
             axis=2,
         )
-        J = (jacobian * row_weight[..., None]).reshape(2 * 478, -1)
+        upper, lower = list(UPPER_EDGES), list(LOWER_EDGES)
+        gap = residual[lower] - residual[upper]
+        gap_sigma = GAP_SIGMA / LANDMARK_SIGMA * sigma
+        robust = 1 / np.sqrt(1 + (np.linalg.norm(gap, axis=1) / (3 * gap_sigma)) ** 2)
+        gap_weight = (LANDMARK_CORRELATION * robust / gap_sigma)[:, None]
+        rows = np.concatenate([residual * row_weight, gap * gap_weight])
+        jacobian = np.concatenate(
+            [jacobian * row_weight[..., None], (jacobian[lower] - jacobian[upper]) * gap_weight[..., None]]
+        )
+        J = jacobian.reshape(rows.size, -1)
         hessian = J.T @ J + np.diag(prior_precision)
-        gradient = J.T @ (residual * row_weight).reshape(-1)
+        gradient = J.T @ rows.reshape(-1)
         gradient[identity_slice] += identity
         gradient[expression_slice] += (expression - expression_prior) / expression_sigma**2
 

@@ -18,6 +18,10 @@ RIGHT_EYE_RING = (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145
 LEFT_EYE_RING = (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249)
 """Lid outlines; left and right are the subject's (the right eye is on the image's left)."""
 EYES = RIGHT_EYE_RING + LEFT_EYE_RING
+UPPER_LIDS = RIGHT_EYE_RING[1:8] + LEFT_EYE_RING[1:8]
+LOWER_LIDS = RIGHT_EYE_RING[:8:-1] + LEFT_EYE_RING[:8:-1]
+UPPER_EDGES, LOWER_EDGES = INNER_LIP_UPPER + UPPER_LIDS, INNER_LIP_LOWER + LOWER_LIDS
+"""Landmarks above each other across the openings of the face, corners left out."""
 RIGHT_IRIS, LEFT_IRIS = 468, 473
 IRISES = tuple(range(468, 478))
 
@@ -28,3 +32,12 @@ INNER_FACE = np.array([index for index in range(468) if index not in OVAL])
 def inter_ocular_distance(landmarks: np.ndarray) -> float:
     """Distance between the iris centres of landmarks (478, 2+), in their unit."""
     return float(np.linalg.norm(landmarks[RIGHT_IRIS, :2] - landmarks[LEFT_IRIS, :2]))
+
+
+OPEN_MOUTH = 0.06
+"""Lip gap in inter-ocular distances from which on a photo shows the inside of the mouth."""
+
+
+def mouth_is_open(landmarks: np.ndarray) -> bool:
+    """Whether landmarks (478, 2) show the inside of the mouth."""
+    return bool(np.linalg.norm(landmarks[13] - landmarks[14]) > OPEN_MOUTH * inter_ocular_distance(landmarks))

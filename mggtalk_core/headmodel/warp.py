@@ -6,7 +6,7 @@ import numpy as np
 
 from ..types import HeadFit
 from .arkit import ARKIT_INDEX
-from .landmarks import INNER_FACE
+from .landmarks import INNER_FACE, LOWER_EDGES, UPPER_EDGES
 from .model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, TONGUE, UPPER_TEETH, HeadModel
 
 WARP_RADIUS = 0.010
@@ -14,6 +14,9 @@ WARP_RADIUS = 0.010
 
 WARP_RIDGE = 0.15
 """Smoothing of the kernel ridge regression: landmarks are noisy, so their residual is not followed to the full."""
+
+EDGE_RIDGE = 0.02
+"""The edges of lips and lids are followed more closely: touching lips have to touch."""
 
 CHIN_AND_FOREHEAD = (10, 152, 148, 377, 176, 400)
 """Outline landmarks on the face's midline: these do not slide, unlike the rest of the outline."""
@@ -41,7 +44,8 @@ def warp_to_landmarks(
     centres = head.landmarks_of(features)[index]
 
     kernel = _gaussian_kernel(centres, centres)
-    coefficients = np.linalg.solve(kernel + WARP_RIDGE * np.eye(len(index)), residual[index])
+    ridge = np.where(np.isin(index, UPPER_EDGES + LOWER_EDGES), EDGE_RIDGE, WARP_RIDGE)
+    coefficients = np.linalg.solve(kernel + np.diag(ridge), residual[index])
     offset = np.zeros_like(vertices)
     offset[:, :2] = _gaussian_kernel(features, centres) @ coefficients
     warped = vertices + offset @ fit.rotation  # camera axes -> canonical axes

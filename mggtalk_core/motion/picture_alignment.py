@@ -37,7 +37,7 @@ POINT_SHARE = 0.1
 EXPRESSION_SIGMA, ROTATION_SIGMA, TRANSLATION_SIGMA = 0.06, 0.02, 0.003
 """How far the landmarks' answer may be off (one standard deviation; rad, m)."""
 
-LIP_GAP_SIGMA = 0.002
+LIP_GAP_SIGMA = 0.001
 """The same for the gap between a pair of lip landmarks, m: in it teeth come and go, which is not motion."""
 
 ITERATIONS = 3

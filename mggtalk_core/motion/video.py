@@ -23,7 +23,7 @@ from ..headmodel.fitting import (
     generic_landmark_model,
     personal_landmark_model,
 )
-from ..headmodel.landmarks import inter_ocular_distance
+from ..headmodel.landmarks import LOWER_EDGES, UPPER_EDGES, inter_ocular_distance
 from ..headmodel.model import HeadModel, load_head_model
 from ..headmodel.warp import warp_to_landmarks
 from ..model import MGGTalkModel
@@ -50,6 +50,10 @@ SEARCH_MARGIN = 0.6
 """A face is looked for around where it was, with this margin in face sizes: there it is large enough to be found."""
 
 
+REST_ROUNDS = 3
+"""How often a person's landmarks are shifted until the reference frame fits at rest; the first leaves a tenth."""
+
+
 @dataclass(frozen=True)
 class DrivingPerson:
     """A person at rest, as seen by one camera: what the frames of a video are compared with."""
@@ -58,7 +62,7 @@ class DrivingPerson:
     K: np.ndarray  # (3, 3) pixels of the video frames
     rest_face: TrackedFace  # the reference frame, in the same pixels
     rest: HeadFit  # the reference frame fitted with the person's own model
-    expression_offset: np.ndarray  # (52,) what to add to fitted expression so that the reference frame keeps its own
+    score_offset: np.ndarray  # (52,) the reference frame's expression less its scores: scores are biased by person
     neck: np.ndarray  # (3,) m
     alignment: PictureAlignment | None = None  # corrects each frame's motion by its picture; None: landmarks alone
 
@@ -87,12 +91,29 @@ class DrivingPerson:
     @staticmethod
     def _known(head: HeadModel, vertices: np.ndarray, fit: HeadFit, face: TrackedFace, K: np.ndarray) -> DrivingPerson:
         model = personal_landmark_model(head, vertices, fit.expression)
-        rest = _fit_known(face, model, K, fit)
-        return DrivingPerson(model, K, face, rest, fit.expression - rest.expression, head.neck)
+        person = DrivingPerson(model, K, face, fit, fit.expression - face.scores, head.neck)
+        return person._with_landmarks(model.neutral)
+
+    def _with_landmarks(self, neutral: np.ndarray) -> DrivingPerson:
+        """The same person with other neutral landmarks (478, 3) m, shifted to fit the reference frame at rest.
+
+        The shift takes what the actions can explain from the landmarks: otherwise all frames' expressions would be off
+        by so much, and bent where they reach 0 or 1. Lips that touch would not touch.
+        """
+        model = replace(self.landmark_model, neutral=neutral)
+        for _ in range(REST_ROUNDS):
+            rest = replace(self, landmark_model=model).fit(self.rest_face, self.rest)
+            explained = np.tensordot(self.rest.expression - rest.expression, model.expression_basis, 1)
+            model = replace(model, neutral=model.neutral - explained)
+        return replace(self, landmark_model=model, rest=replace(rest, expression=self.rest.expression))
 
     def fit(self, face: TrackedFace, previous: HeadFit | None) -> HeadFit:
         """Expression and pose of a frame's face, starting from the previous frame's."""
-        return _fit_known(face, self.landmark_model, self.K, previous or self.rest)
+        scores = np.clip(face.scores + self.score_offset, 0, 1)
+        return fit_landmarks(
+            face.landmarks, scores, self.landmark_model, self.K, start=previous or self.rest,
+            iterations=FRAME_ITERATIONS, expression_sigma=FRAME_EXPRESSION_SIGMA,
+        )  # fmt: skip
 
     def acquainted(self, faces: Sequence[TrackedFace]) -> DrivingPerson:
         """The same person with landmarks refined over several frames: one view leaves their depth a guess.
@@ -102,11 +123,7 @@ class DrivingPerson:
         """
         person = self
         for _ in range(ACQUAINTANCE_ROUNDS):
-            neutral = person.landmark_model.neutral + person._landmark_offsets(faces)
-            model = replace(person.landmark_model, neutral=neutral)
-            rest = _fit_known(self.rest_face, model, self.K, self.rest)
-            offset = person.expression_offset + person.rest.expression - rest.expression
-            person = replace(person, landmark_model=model, rest=rest, expression_offset=offset)
+            person = person._with_landmarks(person.landmark_model.neutral + person._landmark_offsets(faces))
         return person
 
     def _landmark_offsets(self, faces: Sequence[TrackedFace]) -> np.ndarray:
@@ -125,25 +142,21 @@ class DrivingPerson:
             weight = 1 / (1 + (np.linalg.norm(residual, axis=1) / (3 * sigma)) ** 2) / sigma**2
             precision += np.einsum("p,pki,pkj->pij", weight, jacobian, jacobian)
             pull += np.einsum("p,pki,pk->pi", weight, jacobian, residual)
-        return np.linalg.solve(precision, pull[..., None])[..., 0]
+        offsets = np.linalg.solve(precision, pull[..., None])[..., 0]
+        # How far lips and lids are open is for the expression to say: the head that will be drawn has no such offsets.
+        upper, lower = list(UPPER_EDGES), list(LOWER_EDGES)
+        offsets[upper] = offsets[lower] = 0.5 * (offsets[upper] + offsets[lower])
+        return offsets
 
     def relative(self, fit: HeadFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Expression (52,), rotation (3,) rad and translation (3,) m of a fit against the person at rest."""
         turn = self.rest.rotation.T @ fit.rotation
         shift = self.rest.rotation.T @ (fit.translation - self.rest.translation) + turn @ self.neck - self.neck
         return (
-            np.clip(fit.expression + self.expression_offset, 0, 1),
+            fit.expression,
             Rotation.from_matrix(turn).as_rotvec(),
             shift,
         )
-
-
-def _fit_known(face: TrackedFace, model: LandmarkModel, K: np.ndarray, start: HeadFit) -> HeadFit:
-    """Expression and pose of a known person, starting from a fit near by."""
-    return fit_landmarks(
-        face.landmarks, face.scores, model, K, start=start, iterations=FRAME_ITERATIONS,
-        expression_sigma=FRAME_EXPRESSION_SIGMA,
-    )  # fmt: skip
 
 
 def track_video(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from ..headmodel.warp import warp_to_landmarks
 from ..types import Portrait
 from .background import remove_person
 from .crop import crop_box_inside, cut_square
+from .lip_contour import refine_lip_contour
 from .parsing import person_mask
 from .tracking import FaceTracker, TrackedFace, search_faces, search_small_faces
 
@@ -72,6 +74,7 @@ def analyze_portrait(
         face = _in_crop(face, crop_to_photo)
         if faces is None:
             face = _track_again(tracker, image, face)
+        face = replace(face, landmarks=refine_lip_contour(image, face.landmarks))
 
     head = load_head_model()
     K = np.array([[PORTRAIT_FOCAL * size, 0, size / 2], [0, PORTRAIT_FOCAL * size, size / 2], [0, 0, 1]], np.float32)

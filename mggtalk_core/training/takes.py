@@ -26,6 +26,7 @@ from ..headmodel.warp import warp_to_landmarks
 from ..model import MGGTalkModel
 from ..motion.picture_alignment import PictureAlignment
 from ..portrait.background import remove_person
+from ..portrait.lip_contour import refine_lip_contour
 from ..types import VISIBLE, Motion, Portrait
 from .clips import Clip
 
@@ -107,7 +108,8 @@ def _aligned(motion: Motion, clip: Clip, head: GaussianHead) -> Motion:
 def portrait_of(clip: Clip) -> Portrait:
     """What portrait analysis makes of a clip's first frame, with the clip's own landmarks and mask."""
     head, K = load_head_model(), clip.K
-    image, alpha, landmarks = clip.picture(0), clip.alpha(0), clip.landmarks[0]
+    image, alpha = clip.picture(0), clip.alpha(0)
+    landmarks = refine_lip_contour(image, clip.landmarks[0])
     fit = fit_landmarks(landmarks, clip.scores[0], generic_landmark_model(head), K)
     return Portrait(
         image=image,
