@@ -1,4 +1,4 @@
-"""The inner contour of an open mouth lies where the picture shows it, and lips that were open can close."""
+"""The lower contour of an open mouth lies where the picture shows it, and lips that were open can close."""
 
 from dataclasses import replace
 
@@ -54,8 +54,7 @@ def test_a_contour_through_the_teeth_moves_to_the_lip():
     middle = slice(2, 7)  # towards the corners the contour is steep
     before, after = (np.abs(marks[LOWER, 1] - true[LOWER, 1])[middle].max() / unit for marks in (tracked, refined))
     assert before == pytest.approx(0.03, abs=1e-3) and after < 0.012
-    assert np.abs(refined[UPPER] - true[UPPER])[middle].max() < 0.012 * unit
-    others = [index for index in range(478) if index not in LOWER + UPPER]
+    others = [index for index in range(478) if index not in LOWER]
     np.testing.assert_array_equal(refined[others], tracked[others])
 
 
