@@ -49,7 +49,7 @@ def measurements(dev: list[Path], grid: list[Path], source: Path) -> dict[str, C
     turning = [clip for clip in dev if clip.name.startswith(TURNING)]
     return {
         "hdtf": lambda: protocols.self_reenactment(dev[:1], every=4, ablate=ABLATIONS),
-        "dev": lambda: protocols.self_reenactment(dev, every=10, ablate=("symmetry", "sym-decoder")),
+        "dev": lambda: protocols.self_reenactment(dev, every=10, ablate=("symmetry", "sym-decoder", "alignment")),
         "grid": lambda: protocols.self_reenactment(grid, every=10),
         "cross": lambda: protocols.cross_reenactment(source, turning, every=8),
         "sync": lambda: protocols.audio_driven(with_sound(dev), source=protocols.FIRST_FRAME),

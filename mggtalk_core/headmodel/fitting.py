@@ -83,14 +83,17 @@ def fit_landmarks(
 ) -> HeadFit:
     """Most probable identity, expression and pose for one set of landmarks.
 
-    Robust Gauss-Newton on reprojection error with unit-normal identity, expression near the tracker's scores and
-    bounded to 0..1 (active set). `start` gives pose and expression to begin with, as from the previous video frame.
+    Robust Gauss-Newton on the reprojection error of landmarks and of the openings of lips and lids, with unit-normal
+    identity, expression near the tracker's scores and bounded to 0..1 (active set). `start` gives pose
+    and expression to begin with, as from the previous video frame.
     """
     landmarks = np.asarray(landmarks, np.float64)
     focal, centre = float(K[0, 0]), np.array([K[0, 2], K[1, 2]], np.float64)
     identities = len(model.identity_basis)
     identity_slice, expression_slice = slice(6, 6 + identities), slice(6 + identities, 6 + identities + 52)
     sigma = LANDMARK_SIGMA * inter_ocular_distance(landmarks)
+    gap_sigma = GAP_SIGMA * inter_ocular_distance(landmarks)
+    upper, lower = list(UPPER_EDGES), list(LOWER_EDGES)
 
     identity = np.zeros(identities)
     expression_prior = np.asarray(scores, np.float64)
@@ -124,9 +127,7 @@ def fit_landmarks(
             ],
             axis=2,
         )
-        upper, lower = list(UPPER_EDGES), list(LOWER_EDGES)
         gap = residual[lower] - residual[upper]
-        gap_sigma = GAP_SIGMA / LANDMARK_SIGMA * sigma
         robust = 1 / np.sqrt(1 + (np.linalg.norm(gap, axis=1) / (3 * gap_sigma)) ** 2)
         gap_weight = (LANDMARK_CORRELATION * robust / gap_sigma)[:, None]
         rows = np.concatenate([residual * row_weight, gap * gap_weight])

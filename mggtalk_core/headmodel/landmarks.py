@@ -28,14 +28,13 @@ IRISES = tuple(range(468, 478))
 INNER_FACE = np.array([index for index in range(468) if index not in OVAL])
 """Every landmark of the face surface except the outline."""
 
+OPEN_MOUTH = 0.06
+"""Lip gap in inter-ocular distances from which on a photo shows the inside of the mouth."""
+
 
 def inter_ocular_distance(landmarks: np.ndarray) -> float:
     """Distance between the iris centres of landmarks (478, 2+), in their unit."""
     return float(np.linalg.norm(landmarks[RIGHT_IRIS, :2] - landmarks[LEFT_IRIS, :2]))
-
-
-OPEN_MOUTH = 0.06
-"""Lip gap in inter-ocular distances from which on a photo shows the inside of the mouth."""
 
 
 def mouth_is_open(landmarks: np.ndarray) -> bool:
