@@ -72,7 +72,7 @@ def clip(portrait):
 
 @pytest.fixture(scope="module")
 def take(clip):
-    return Take(clip, load_model())
+    return Take(clip, load_model(), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_every_network_of_the_picture_stage_learns(take):
 
 def test_the_picture_stage_brings_rendered_frames_closer(clips, tmp_path):
     settings = Settings(stage="picture", steps=25, batch=1, learning_rate=0.01, validate_every=25)
-    stage = picture_stage(settings, sorted(clips.glob("*.safetensors")), load_model())
+    stage = picture_stage(settings, sorted(clips.glob("*.safetensors")), load_model(), torch.device("cpu"))
     report = trainer.fit(stage, settings, tmp_path)
     assert report["psnr"] > report["psnr_prior"] + 0.5
     loaded = read_checkpoint(tmp_path / "checkpoint.safetensors")
@@ -133,7 +133,7 @@ def test_the_picture_stage_brings_rendered_frames_closer(clips, tmp_path):
 
 def test_the_inpainter_learns_with_a_critic_that_is_not_kept(clips, tmp_path):
     settings = Settings(stage="inpainter", steps=12, batch=4, learning_rate=3e-3, validate_every=12, adversarial=0.01)
-    stage = inpainter_stage(settings, sorted(clips.glob("*.safetensors")), load_model())
+    stage = inpainter_stage(settings, sorted(clips.glob("*.safetensors")), load_model(), torch.device("cpu"))
     report = trainer.fit(stage, settings, tmp_path)
     assert report["psnr"] > report["psnr_prior"]
     assert read_checkpoint(tmp_path / "checkpoint.safetensors").inpainter is not None

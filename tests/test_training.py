@@ -43,7 +43,7 @@ def line_stage() -> Stage:
         return {"loss": ((networks["geo_refine"](batch["x"]) - batch["y"]) ** 2).mean()}
 
     def validate(networks):
-        x = torch.linspace(-1, 1, 9)[:, None]
+        x = torch.linspace(-1, 1, 9, device=next(networks["geo_refine"].parameters()).device)[:, None]
         return {"error": float(((networks["geo_refine"](x) - (2 * x - 1)) ** 2).mean())}
 
     return Stage({"geo_refine": network}, batches, loss, validate)

@@ -72,6 +72,11 @@ class GaussianHead:
         """The photo's camera over the crop."""
         return Camera(self.viewmat.numpy(), self.K.numpy(), self.crop_size, self.crop_size)
 
+    def to(self, device: torch.device) -> GaussianHead:
+        """The same head with every tensor on a device."""
+        tensors = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "warnings"}
+        return replace(self, **tensors)
+
     def gaussians(self) -> Gaussians:
         """The head in the photo's own expression and pose, in gsplat's parametrisation."""
         return gaussians_from_covars(self.positions, self.covars, self.opacities, self.colors)

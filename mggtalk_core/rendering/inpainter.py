@@ -82,7 +82,7 @@ def crops_of(frame: np.ndarray, boxes: np.ndarray) -> torch.Tensor:
 def inpaint(network: Inpainter, frame: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """The frame (H, W, 3) uint8 with corrected mouth and eyes; `boxes` (n, 3) from `crop_boxes`."""
     height, width = frame.shape[:2]
-    residual = network(crops_of(frame, boxes))
+    residual = network(crops_of(frame, boxes).to(network.fade.device)).cpu()
     result = torch.from_numpy(frame).permute(2, 0, 1).float() / 255
     for (column, row, half), change in zip(np.asarray(boxes, np.float32).tolist(), residual):
         left, right = max(int(column - half), 0), min(int(np.ceil(column + half)), width)

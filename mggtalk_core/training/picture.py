@@ -44,18 +44,18 @@ def split(files: list[Path]) -> tuple[list[Path], list[Path]]:
     return [file for file in files if file not in held_out], held_out
 
 
-def picture_loss(settings: Settings) -> PictureLoss:
+def picture_loss(settings: Settings, device: torch.device) -> PictureLoss:
     """The paper's loss, with VGG features where the settings name their weights."""
-    return PictureLoss(features=VGGFeatures(Path(settings.vgg)) if settings.vgg else None)
+    return PictureLoss(features=VGGFeatures(Path(settings.vgg)).to(device) if settings.vgg else None)
 
 
-def picture_stage(settings: Settings, files: list[Path], start: MGGTalkModel) -> Stage:
+def picture_stage(settings: Settings, files: list[Path], start: MGGTalkModel, device: torch.device) -> Stage:
     """Visible decoder, mouth tone and deformation network, or those of them that the settings name."""
     chosen = settings.networks or {name: {} for name in PICTURE_NETWORKS}
     networks = {name: PICTURE_NETWORKS[name](**options) for name, options in chosen.items()}
     train, held_out = split(files)
-    take_of = lru_cache(maxsize=None)(lambda path: Take(read_clip(path), start))
-    loss_of = picture_loss(settings)
+    take_of = lru_cache(maxsize=None)(lambda path: Take(read_clip(path), start, device))
+    loss_of = picture_loss(settings, device)
 
     def batches(rng: np.random.Generator) -> Iterator[dict[str, torch.Tensor]]:
         while True:
@@ -94,9 +94,9 @@ def picture_stage(settings: Settings, files: list[Path], start: MGGTalkModel) ->
             moved = take.moved(len(take) - 1)
             tiles = [moved.truth, draw({}, take, moved)[0], draw(nets, take, moved)[0]]
             rows.append(torch.cat(tiles, 1))
-        return torch.cat(rows).numpy()
+        return torch.cat(rows).cpu().numpy()
 
-    return Stage(networks, batches, loss, validate, picture)
+    return Stage(networks, batches, loss, validate, picture, device)
 
 
 def draw(nets: dict[str, nn.Module], take: Take, moved: Moved) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,8 +105,9 @@ def draw(nets: dict[str, nn.Module], take: Take, moved: Moved) -> tuple[torch.Te
     Networks that are missing leave the head as it is. A visible Gaussian's extent is not trained here: the compiled
     deformer passes no gradient to it.
     """
-    head, colors, opacities, means = take.head, take.head.colors, take.head.opacities, moved.means
-    tidy = torch.zeros(())
+    head, means = take.head_on_device, moved.means
+    colors, opacities = head.colors, head.opacities
+    tidy = colors.new_zeros(())
     if "gaussian_decoder" in nets:
         residual = nets["gaussian_decoder"](take.features, take.identity, take.code)
         colors = colors.index_add(0, take.visible.nonzero()[:, 0], residual.color)
@@ -115,8 +116,7 @@ def draw(nets: dict[str, nn.Module], take: Take, moved: Moved) -> tuple[torch.Te
         tidy = tidy + COLOR_TIDY * ((residual.color**2).mean() + (residual.opacity**2).mean() / 16)
         tidy = tidy + (residual.log_scale**2).mean()
     if "mouth_tone" in nets:
-        model = load_head_model()
-        part = torch.from_numpy(mouth_part(head.faces.numpy(), model))
+        part = torch.from_numpy(mouth_part(take.head.faces.numpy(), load_head_model())).to(colors.device)
         part = torch.where(take.visible, -1, part)
         colors = toned(colors, part, nets["mouth_tone"](take.code))
     if "deformation" in nets:
@@ -126,7 +126,7 @@ def draw(nets: dict[str, nn.Module], take: Take, moved: Moved) -> tuple[torch.Te
         pose = head.pose_weight[:, None]
         means = means + (1 - pose) * shift + pose * (shift @ moved.rotation.T)
         tidy = tidy + MOTION_TIDY * ((1000 * field) ** 2).mean()
-    camera = head.camera
+    camera = take.head.camera
     drawn = render(
         means, None, None, opacities, (colors.clamp(0, 1) * moved.light).clamp(0, 1), torch.from_numpy(camera.viewmat),
         torch.from_numpy(camera.K), camera.width, camera.height, head.background.float() / 255, covars=moved.covars,
@@ -170,13 +170,14 @@ def adversarial_loss(critic: nn.Module, made: torch.Tensor, real: torch.Tensor, 
     return bce(logits_made, torch.zeros_like(logits_made)) + bce(logits_real, torch.ones_like(logits_real))
 
 
-def inpainter_stage(settings: Settings, files: list[Path], start: MGGTalkModel) -> Stage:
+def inpainter_stage(settings: Settings, files: list[Path], start: MGGTalkModel, device: torch.device) -> Stage:
     """Corrections of mouth and eye crops; with `adversarial` > 0 a critic judges them too."""
     networks: dict[str, nn.Module] = {"inpainter": Inpainter(**(settings.networks or {}).get("inpainter", {}))}
     if settings.adversarial:
         networks["critic"] = PatchCritic()
     train, held_out = (rendered_crops(part, start) for part in split(files))
-    loss_of = picture_loss(settings)
+    held_out = {name: crops.to(device) for name, crops in held_out.items()}
+    loss_of = picture_loss(settings, device)
 
     def batches(rng: np.random.Generator) -> Iterator[dict[str, torch.Tensor]]:
         while True:
@@ -204,16 +205,16 @@ def inpainter_stage(settings: Settings, files: list[Path], start: MGGTalkModel) 
         chosen = slice(0, None, max(1, len(held_out["made"]) // 10))
         made, real = (held_out[name][chosen].float() / 255 for name in ("made", "real"))
         fixed = (made + nets["inpainter"](made)).clamp(0, 1)
-        return torch.cat([torch.cat(list(row), 2) for row in (real, made, fixed)], 1).permute(1, 2, 0).numpy()
+        return torch.cat([torch.cat(list(row), 2) for row in (real, made, fixed)], 1).permute(1, 2, 0).cpu().numpy()
 
-    return Stage(networks, batches, loss, validate, picture)
+    return Stage(networks, batches, loss, validate, picture, device)
 
 
 def rendered_crops(files: list[Path], model: MGGTalkModel) -> dict[str, torch.Tensor]:
     """Mouth and eye crops (n, 3, 64, 64) uint8 of all frames of clips: `made` by the renderer, `real` in the clip."""
     made, real = [], []
     for path in files:
-        take = Take(read_clip(path), replace(model, inpainter=None))
+        take = Take(read_clip(path), replace(model, inpainter=None), torch.device("cpu"))
         camera = take.head.camera
         for index, (frame, _) in enumerate(render_frames(take.head, take.motion, size=take.clip.size)):
             boxes = crop_boxes(take.head, camera, take.motion.rotation[index], take.motion.translation[index])

@@ -36,7 +36,7 @@ LEFT_EYE_COLUMN, RIGHT_EYE_COLUMN = 25, 26
 """Columns that swap in a mirrored picture."""
 
 
-def make_stage(settings: Settings, output: Path) -> Stage | dict:
+def make_stage(settings: Settings, output: Path, device: torch.device) -> Stage | dict:
     """The stage a settings file asks for; stages with their own short loop are done and return their report.
 
     Raises:
@@ -67,9 +67,9 @@ def make_stage(settings: Settings, output: Path) -> Stage | dict:
         from .picture import inpainter_stage, picture_stage
 
         start = load_model(settings.start or None)
-        return (picture_stage if settings.stage == "picture" else inpainter_stage)(settings, files, start)
+        return (picture_stage if settings.stage == "picture" else inpainter_stage)(settings, files, start, device)
     held_out = max(1, int(len(files) * settings.held_out))
-    return builders[settings.stage](settings, files[:-held_out], files[-held_out:])
+    return builders[settings.stage](settings, files[:-held_out], files[-held_out:], device)
 
 
 def _stack(files: list[Path], names: tuple[str, ...]) -> dict[str, torch.Tensor]:
@@ -83,9 +83,10 @@ ON_HEAD_WEIGHT = 3.0
 """The face matters more than hair and clothes, and its errors are smaller."""
 
 
-def _geo_refine(settings: Settings, train: list[Path], test: list[Path]) -> Stage:
+def _geo_refine(settings: Settings, train: list[Path], test: list[Path], device: torch.device) -> Stage:
     network = GeoRefineUNet(**(settings.networks or {}).get("geo_refine", {}))
-    data, held_out = _stack(train, GEO_ARRAYS), _stack(test, GEO_ARRAYS)
+    data = _stack(train, GEO_ARRAYS)
+    held_out = {name: values.to(device) for name, values in _stack(test, GEO_ARRAYS).items()}
 
     def batches(rng: np.random.Generator) -> Iterator[dict[str, torch.Tensor]]:
         while True:
@@ -130,9 +131,9 @@ def _geo_refine(settings: Settings, train: list[Path], test: list[Path]) -> Stag
         for layer in (error, offset, error - offset):
             grey = torch.where(mask, 0.5 + layer / 0.06, 0.5)
             tiles.append(grey[:, None].expand(-1, 3, -1, -1))
-        return torch.cat([torch.cat(list(tile), 2) for tile in tiles], 1).permute(1, 2, 0).numpy()
+        return torch.cat([torch.cat(list(tile), 2) for tile in tiles], 1).permute(1, 2, 0).cpu().numpy()
 
-    return Stage({"geo_refine": network}, batches, loss, validate, picture)
+    return Stage({"geo_refine": network}, batches, loss, validate, picture, device)
 
 
 def _pairs(mask: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -160,13 +161,14 @@ SYM_ARRAYS = (
 )
 
 
-def _sym_decoder(settings: Settings, train: list[Path], test: list[Path]) -> Stage:
+def _sym_decoder(settings: Settings, train: list[Path], test: list[Path], device: torch.device) -> Stage:
     options = settings.networks or {}
     networks = {
         "identity_encoder": IdentityEncoder(**options.get("identity_encoder", {})),
         "sym_gaussian_decoder": SymGaussianDecoder(**options.get("sym_gaussian_decoder", {})),
     }
-    data, held_out = _stack(train, SYM_ARRAYS), _stack(test, SYM_ARRAYS)
+    data = _stack(train, SYM_ARRAYS)
+    held_out = {name: values.to(device) for name, values in _stack(test, SYM_ARRAYS).items()}
 
     def batches(rng: np.random.Generator) -> Iterator[dict[str, torch.Tensor]]:
         while True:
@@ -226,4 +228,4 @@ def _sym_decoder(settings: Settings, train: list[Path], test: list[Path]) -> Sta
                         result.setdefault(f"{name}_psnr{label}", []).append(-10 * np.log10(error + 1e-9))
         return {name: float(np.mean(values)) for name, values in result.items()}
 
-    return Stage(networks, batches, loss, validate)
+    return Stage(networks, batches, loss, validate, device=device)

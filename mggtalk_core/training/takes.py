@@ -48,19 +48,24 @@ class Moved:
 
 
 class Take:
-    """A clip with its head; `features`, `identity` and `code` are the visible Gaussian decoder's inputs."""
+    """A clip with its head; `features`, `identity` and `code` are the visible Gaussian decoder's inputs.
+
+    `head` stays on the CPU, where it is deformed; what is drawn and what networks see is on the device.
+    """
 
     @torch.no_grad()
-    def __init__(self, clip: Clip, model: MGGTalkModel):
+    def __init__(self, clip: Clip, model: MGGTalkModel, device: torch.device):
         portrait = portrait_of(clip)
         points = build_points(portrait, estimate_depth(portrait, model=model))
         visible = predict_visible(model, points)
         self.clip, self.head = clip, predict_invisible(model, visible)
-        self.visible = self.head.origin == VISIBLE
+        self.head_on_device = self.head.to(device)
+        self.visible = self.head_on_device.origin == VISIBLE
         head_model = load_head_model()
         inputs = visible_inputs(visible.points, surface_normals(visible.points, head_model), head_model)
-        self.features = inputs.features
-        self.identity, self.code = identity_of(model, visible.points, inputs.pixels, GaussianDecoder())
+        self.features = inputs.features.to(device)
+        identity, code = identity_of(model, visible.points, inputs.pixels, GaussianDecoder())
+        self.identity, self.code = identity.to(device), code.to(device)
         self.motion = _aligned(motion_of(clip, portrait, self.head), clip, self.head)
         self._deformer = HeadDeformer(self.head)
         # Relit grey shows the light's factor; grey leaves room for it to grow.
@@ -80,15 +85,17 @@ class Take:
         alpha = clip.alpha(index)
         mask = head_mask(alpha, clip.landmarks[index]) * alpha
         mouth = binary_dilation(mouth_mask(clip.landmarks[index], *alpha.shape), iterations=2)
-        return Moved(
-            torch.from_numpy(means.copy()),
-            torch.from_numpy(covars.copy()),
-            torch.from_numpy(np.asarray(light, np.float32)),
-            torch.from_numpy(expression) - self.head.source_expression,
-            torch.from_numpy(Rotation.from_rotvec(rotation).as_matrix().astype(np.float32)),
-            torch.from_numpy(clip.picture(index)),
-            torch.from_numpy((mask * (1 + (MOUTH_WEIGHT - 1) * mouth)).astype(np.float32)),
+        arrays = (
+            means,
+            covars,
+            light,
+            expression - self.head.source_expression.numpy(),
+            Rotation.from_rotvec(rotation).as_matrix(),
+            clip.picture(index),
+            mask * (1 + (MOUTH_WEIGHT - 1) * mouth),
         )
+        device = self.head_on_device.positions.device
+        return Moved(*(torch.tensor(array, dtype=torch.float32, device=device) for array in arrays))
 
 
 def _aligned(motion: Motion, clip: Clip, head: GaussianHead) -> Motion:

@@ -96,9 +96,17 @@ class Stage:
     loss: Callable[[dict[str, nn.Module], object], dict[str, torch.Tensor]]  # "loss" is minimised, others are logged
     validate: Callable[[dict[str, nn.Module]], dict[str, float]]  # on the held-out share
     picture: Callable[[dict[str, nn.Module]], np.ndarray] | None = None  # (H, W, 3) 0..1 for a look
+    device: torch.device = torch.device("cpu")  # of the networks and the batches their loss gets
 
 
 RECIPES = Path(__file__).parent / "recipes"
+
+
+def training_device() -> torch.device:
+    """This process's graphics card, where there is one; `CUDA_VISIBLE_DEVICES=` in the environment keeps to the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
 
 
 def train(
@@ -180,7 +188,7 @@ def _train_stage(settings: Settings, folder: Path, rank: int, world: int, resume
     from .stages import make_stage
 
     torch.manual_seed(settings.seed)
-    stage = make_stage(settings, folder)
+    stage = make_stage(settings, folder, training_device())
     if isinstance(stage, dict):  # a stage that has its own short loop and is done
         return stage
     if settings.start:
@@ -192,8 +200,8 @@ def _train_stage(settings: Settings, folder: Path, rank: int, world: int, resume
 
 
 def fit(stage: Stage, settings: Settings, folder: Path, *, rank: int = 0, world: int = 1, resume: bool = False) -> dict:
-    """Run a stage's loop; returns the last validation and where the checkpoint is."""
-    networks = stage.networks
+    """Run a stage's loop on its device; returns the last validation and where the checkpoint is."""
+    networks = {name: network.to(stage.device) for name, network in stage.networks.items()}
     parameters = [parameter for network in networks.values() for parameter in network.parameters()]
     optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
     average = {name: {key: value.clone() for key, value in net.state_dict().items()} for name, net in networks.items()}
@@ -210,7 +218,8 @@ def fit(stage: Stage, settings: Settings, folder: Path, *, rank: int = 0, world:
         # Each step draws from its own seed, so that a resumed run sees what an uninterrupted one would have; every
         # process draws the same whole batch and works on its share, so that N processes equal one.
         batch = next(stage.batches(np.random.default_rng([settings.seed, step])))
-        losses = stage.loss(networks, _share(batch, rank, world))
+        share = {name: value.to(stage.device) for name, value in _share(batch, rank, world).items()}
+        losses = stage.loss(networks, share)
         optimizer.zero_grad()
         losses["loss"].backward()
         if world > 1:
@@ -288,9 +297,11 @@ def _read_state(path, networks, average, optimizer, parameters) -> tuple[int, fl
 
     for name, network in networks.items():
         network.load_state_dict(under(f"network/{name}/"))
-        average[name].update(under(f"average/{name}/"))
+        for key, value in under(f"average/{name}/").items():
+            average[name][key].copy_(value)
     for index, parameter in enumerate(parameters):
-        optimizer.state[parameter] = under(f"optimizer/{index}/")
+        state = under(f"optimizer/{index}/")
+        optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in state.items()}
     return int(metadata["step"]), float(metadata["seconds"])
 
 
@@ -299,6 +310,8 @@ def _join_processes() -> tuple[int, int]:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if torch.cuda.is_available():
+            torch.cuda.set_device(training_device())
     return int(os.environ.get("RANK", "0")), world
 
 
