@@ -3,18 +3,27 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from scipy.ndimage import binary_closing, binary_erosion
 
 from mggtalk_core.assets import DEMO_PORTRAIT
 from mggtalk_core.gaussians.deformation import pose_weight_gradient
-from mggtalk_core.gaussians.sgp import _as_varied_as_nearby
+from mggtalk_core.gaussians.sgp import _as_varied_as_nearby, predict_invisible, predict_visible
+from mggtalk_core.geometry.binding import polygon_mask, rows_of_teeth
 from mggtalk_core.geometry.border import cut_columns
+from mggtalk_core.geometry.dsgr import build_points, estimate_depth
 from mggtalk_core.geometry.pose_weights import head_pose_weight
+from mggtalk_core.headmodel.arkit import ARKIT_INDEX
+from mggtalk_core.headmodel.model import LOWER_TEETH, TONGUE, UPPER_TEETH, load_head_model
 from mggtalk_core.media.image import read_photo
+from mggtalk_core.model import MGGTalkModel
 from mggtalk_core.pipeline import build_head
+from mggtalk_core.portrait.analysis import analyze_portrait
 from mggtalk_core.rendering.frames import render_frames
 from mggtalk_core.types import INTERIOR, VISIBLE, Motion
+
+from .conftest import shared_data
 
 
 def alpha_of(head, pitch: float = 0.0, yaw: float = 0.0) -> np.ndarray:
@@ -80,3 +89,65 @@ def test_nothing_is_added_above_a_head_that_is_whole(demo_points):
     assert not cut_columns(demo_points).any()
     rows = demo_points.pixels[demo_points.origin == VISIBLE]
     assert len(np.unique(rows, axis=0)) == len(rows)
+
+
+def share_seen(head, chosen: np.ndarray, **actions: float) -> np.ndarray:
+    """Share (S, S) 0..1 of each pixel that chosen Gaussians (N,) cover, at rest but for some actions."""
+    colors = torch.from_numpy(np.repeat(chosen[:, None].astype(np.float32), 3, 1))
+    expression = np.zeros((1, 52), np.float32)
+    for name, value in actions.items():
+        expression[0, ARKIT_INDEX[name]] = value
+    motion = Motion(expression, np.zeros((1, 3), np.float32), np.zeros((1, 3), np.float32), 25.0)
+    plain = replace(head, colors=colors, light=torch.zeros_like(head.light))
+    return next(render_frames(plain, motion, size=head.crop_size, background=(0.0, 0.0, 0.0)))[0][..., 0] / 255
+
+
+def test_the_teeth_of_a_smile_stay_behind_lips_and_cheeks(demo_head):
+    model, faces = load_head_model(), demo_head.faces.numpy()
+    inner = (model.parts[faces] >= TONGUE) | model.mouth_interior[faces]
+    smiling = inner & ((demo_head.origin == VISIBLE) & (demo_head.colors.mean(1) > 0.6)).numpy()
+    assert smiling.sum() > 150
+
+    def seen(**actions: float) -> float:
+        return share_seen(demo_head, smiling, **actions).sum() / smiling.sum()
+
+    assert seen(mouthClose=0.1) < 0.06  # 0.11 where they kept the lips' depth
+    assert max(seen(jawOpen=0.6), seen(jawOpen=0.25, mouthFunnel=0.6)) < 0.22  # 0.38 and 0.41
+    teeth = np.isin(model.parts[faces], (UPPER_TEETH, LOWER_TEETH))
+    columns = np.nonzero(share_seen(demo_head, teeth, jawOpen=0.6) > 0.3)[1]
+    assert np.ptp(columns) < 22  # 27: some on the cheeks; the mouth is 49 wide
+
+
+def test_closed_lips_let_nothing_of_the_mouth_through():
+    portrait = analyze_portrait(read_photo(shared_data("dev/portraits/p03_man_elderly.jpg")), size=256)
+    points = build_points(portrait, estimate_depth(portrait))
+    head = load_head_model()
+    inner = (points.origin == INTERIOR) & ((head.parts[points.faces] >= TONGUE) | head.mouth_interior[points.faces])
+    assert inner.sum() > 1000
+    built = predict_invisible(MGGTalkModel(), predict_visible(MGGTalkModel(), points))
+    source = dict(zip(ARKIT_INDEX, built.source_expression.tolist()))
+    assert share_seen(built, inner, **source).max() < 0.3
+
+
+@pytest.mark.parametrize("tilt", [0, 20])
+def test_rows_of_teeth_are_told_apart_by_where_they_lie(tilt):
+    size, turn = 128, np.radians(tilt)
+    across, down = np.array([np.cos(turn), np.sin(turn)]), np.array([-np.sin(turn), np.cos(turn)])
+    centre = np.array([64.0, 64.0])
+
+    def box(top: float, bottom: float, half: float) -> np.ndarray:
+        corners = [(-half, top), (half, top), (half, bottom), (-half, bottom)]
+        return polygon_mask(np.array([centre + x * across + y * down for x, y in corners]), size)
+
+    landmarks = np.zeros((478, 2))
+    landmarks[13], landmarks[14] = centre - 20 * down, centre + 20 * down
+    inside = box(-20, 20, 36)
+    above, below = box(-18, -8, 30), box(10, 18, 30)
+    image = np.full((size, size, 3), 0.1, np.float32)
+    image[above | below] = 0.9
+    upper, lower = rows_of_teeth(image, landmarks, inside)
+    assert upper[above & inside].all() and lower[below & inside].all()
+    assert not (upper & lower).any() and not (upper | lower)[~inside].any()
+    image[box(-18, 4, 30)] = 0.9  # a long row hangs below the middle and still is one
+    upper, lower = rows_of_teeth(image, landmarks, inside)
+    assert upper[box(-18, 4, 30)].all() and lower[below & inside].all()

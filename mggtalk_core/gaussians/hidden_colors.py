@@ -119,7 +119,8 @@ def _eye_colors(points: PointCloud, positions: np.ndarray, head: HeadModel, skin
 
 def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> np.ndarray:
     """Hidden skin: the mean of the nearest known colours; on eyelids of skin above the eye, not of lashes."""
-    known = np.flatnonzero(points.origin != INTERIOR)[::4]  # colours of hidden skin need no more, and are found sooner
+    outer = (head.parts[points.faces] == SKIN) & ~head.mouth_interior[points.faces]  # not the teeth beside a lip
+    known = np.flatnonzero((points.origin != INTERIOR) & outer)[::4]  # hidden skin needs no more, and finds them sooner
     _, nearest = cKDTree(points.positions[known]).query(positions, k=8, workers=-1)
     colors = points.colors[known][nearest].mean(1) * 0.97
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy.ndimage import distance_transform_edt, median_filter
+from scipy.ndimage import binary_dilation, distance_transform_edt, label, median_filter
+from scipy.ndimage import mean as mean_of_labels
 
 from ..headmodel.arkit import ARKIT_INDEX
 from ..headmodel.landmarks import EYES, INNER_LIP_RING, OUTER_LIP, mouth_is_open
-from ..headmodel.model import TONGUE, UPPER_TEETH, HeadModel
+from ..headmodel.model import LOWER_TEETH, TONGUE, UPPER_TEETH, HeadModel
 from ..types import Portrait
 from .mesh_raster import rasterize_mesh
 from .projection import project, to_camera
+
+TOOTH_BORDER = 0.008
+"""Width of the shade around teeth, in crop sides."""
+
+UPPER_SHARE = 0.65
+"""How much of an open mouth, from above, shows upper teeth rather than lower ones."""
 
 
 def polygon_mask(points: np.ndarray, size: int) -> np.ndarray:
@@ -53,18 +60,38 @@ def bind_pixels(portrait: Portrait, head: HeadModel) -> tuple[np.ndarray, np.nda
     inside_lips = polygon_mask(landmarks[list(INNER_LIP_RING)], size)
     if mouth_is_open(landmarks):
         rebind(inside_lips, (head.parts >= TONGUE) | head.mouth_interior)
-        # Bright pixels in the upper two thirds are upper teeth, also where the fitted lip covers the model's teeth.
-        brightness = portrait.image.mean(2)
-        threshold = 0.5 * np.percentile(brightness[inside_lips], [10, 95]).sum() if inside_lips.any() else 1.0
-        middle = 0.35 * landmarks[13, 1] + 0.65 * landmarks[14, 1]
-        upper = inside_lips & (brightness > threshold) & (np.arange(size)[:, None] < middle)
+        upper, lower = rows_of_teeth(portrait.image, landmarks, inside_lips)
         rebind(upper, head.parts == UPPER_TEETH)
+        rebind(lower, head.parts == LOWER_TEETH)
         inner_parts_outside = ~inside_lips & (face >= 0) & (head.parts[face] >= TONGUE)
     else:
         inner_parts_outside = (face >= 0) & ((head.parts[face] >= TONGUE) | head.mouth_interior[face])
     rebind(inner_parts_outside, (head.parts < TONGUE) & ~head.mouth_interior)
     _follow_neighbours(portrait, head, face, barycentric)
     return face, barycentric, depth
+
+
+def rows_of_teeth(image: np.ndarray, landmarks: np.ndarray, inside_lips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Masks (S, S) of the upper and the lower teeth in an open mouth, by brightness.
+
+    The fitted lips often cover the model's teeth, and its tongue lies where a smile shows the ends of teeth: bright
+    pixels left on the tongue would go down with the jaw. Teeth that touch are one row; it belongs to the jaw that
+    most of it is nearer to.
+    """
+    brightness = image.mean(2)
+    if not inside_lips.any():
+        return inside_lips, inside_lips
+    bright = inside_lips & (brightness > 0.5 * np.percentile(brightness[inside_lips], [10, 95]).sum())
+    # The dark line between teeth and lips goes with the teeth: on the mouth's inner skin it would hang in the air.
+    bright = binary_dilation(bright, iterations=max(1, round(TOOTH_BORDER * len(image)))) & inside_lips
+    rows, count = label(bright)
+    down = landmarks[14] - landmarks[13]
+    middle = landmarks[13] + UPPER_SHARE * down
+    heights = np.indices(rows.shape)[::-1].reshape(2, -1).T @ down - middle @ down
+    below = mean_of_labels(heights.reshape(rows.shape), rows, np.arange(count + 1)) > 0
+    below[0] = False
+    lower = below[rows]
+    return (rows > 0) & ~lower, lower
 
 
 STRAY_MOTION = 0.0015

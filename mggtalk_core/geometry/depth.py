@@ -7,12 +7,13 @@ import scipy.sparse as sparse
 from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, gaussian_filter, zoom
 from scipy.sparse.linalg import spsolve
 
+from ..headmodel.arkit import ARKIT_INDEX
 from ..headmodel.landmarks import OVAL
-from ..headmodel.model import HeadModel, load_head_model
+from ..headmodel.model import LOWER_TEETH, SKIN, UPPER_TEETH, HeadModel, load_head_model
 from ..types import DepthMap, Portrait
 from .binding import bind_pixels, polygon_mask
-from .mesh_raster import vertex_normals
-from .projection import to_camera
+from .mesh_raster import rasterize_mesh, vertex_normals
+from .projection import project, to_camera, unproject
 
 SILHOUETTE_DEPTH = 0.075
 """Where the person's outline lies behind the eyes: about the plane of the ears, metres."""
@@ -25,6 +26,15 @@ OUTLINE_GROWTH = 1.04
 
 NECK_HALF_WIDTH = 0.045
 """The neck is taken to be bare this far to both sides of its middle, metres."""
+
+FACE_DEPTH = 0.035
+"""What lies less far behind the eyes is in front of the ears, metres."""
+
+LIP_THICKNESS = 0.004
+"""How far behind the surface of lips and cheeks teeth are at least, metres."""
+
+CLOSED_MOUTHS = ({}, {"jawOpen": 0.7}, {"mouthFunnel": 0.7}, {"mouthPucker": 0.7})
+"""Actions, from the face at rest, that make the mouth narrower than a smile."""
 
 SOLVE_SIZE = 128
 """Grid side on which the silhouette is rounded: it is smooth, so it needs no more."""
@@ -57,6 +67,8 @@ def head_prior_depth(portrait: Portrait) -> DepthMap:
     smooth = gaussian_filter(depth.astype(np.float32), size / 250)
     depth = np.where(known & ~edge, depth, smooth).astype(np.float32)
 
+    depth = _behind_lips(portrait, head, depth, face, barycentric)
+
     distance, (rows, columns) = distance_transform_edt(~(on_model & person), return_indices=True)
     return DepthMap(
         depth=np.where(person, depth, np.nan).astype(np.float32),
@@ -67,6 +79,39 @@ def head_prior_depth(portrait: Portrait) -> DepthMap:
         distance=distance.astype(np.float32),
         source="head prior",
     )
+
+
+def _behind_lips(
+    portrait: Portrait, head: HeadModel, depth: np.ndarray, face: np.ndarray, barycentric: np.ndarray
+) -> np.ndarray:
+    """Depth (S, S) m with the teeth in the photo moved back along their rays, to where lips can close over them.
+
+    A smile is wider than a mouth at rest: its teeth would come through the lips and cheeks that close in front of them.
+    """
+    teeth = (face >= 0) & np.isin(head.parts[face], (UPPER_TEETH, LOWER_TEETH))
+    if not teeth.any():
+        return depth
+    camera, size = portrait.camera, depth.shape[0]
+    in_front = portrait.vertices[head.faces].mean(1)[:, 2] < FACE_DEPTH
+    outside = head.faces[(head.parts == SKIN) & ~head.mouth_interior & in_front]
+    rows, columns = np.nonzero(teeth)
+    points = unproject(columns + 0.5, rows + 0.5, depth[teeth], camera)
+    corners, weights = head.faces[face[teeth]], barycentric[teeth][..., None]
+    back = np.zeros(len(points))
+    for actions in CLOSED_MOUTHS:
+        change = -np.tensordot(portrait.fit.expression, head.expression_basis, 1)
+        for name, strength in actions.items():
+            change += strength * head.expression_basis[ARKIT_INDEX[name]]
+        skin, _, _ = rasterize_mesh(project(to_camera(portrait.vertices + change, camera), camera), outside, size, size)
+        motion = (change[corners] * weights).sum(1) @ camera.viewmat[:3, :3].T
+        moved = project(points + motion, camera)
+        nearest = distance_transform_edt(~np.isfinite(skin), return_distances=False, return_indices=True)
+        at_columns, at_rows = moved[:, :2].astype(int).clip(0, size - 1).T
+        lips = skin[tuple(nearest[:, at_rows, at_columns])]  # also over the gap between them
+        back = np.maximum(back, lips + LIP_THICKNESS - moved[:, 2])
+    result = depth.copy()
+    result[teeth] += back.astype(depth.dtype)
+    return result
 
 
 def normals_from_depth(depth: np.ndarray, portrait: Portrait) -> np.ndarray:
@@ -122,7 +167,7 @@ def _bare(portrait: Portrait, head: HeadModel, face: np.ndarray, barycentric: np
 def _person(portrait: Portrait, head: HeadModel, face: np.ndarray) -> np.ndarray:
     """Person pixels: the mask, and the face itself also where the segmenter missed it."""
     centres = portrait.vertices[head.faces].mean(1)
-    frontal = (centres[:, 1] < 0.125) & (centres[:, 2] < 0.035)  # above the chin, in front of the ears
+    frontal = (centres[:, 1] < 0.125) & (centres[:, 2] < FACE_DEPTH)  # above the chin
     on_face = (face >= 0) & frontal[face]
     near_mask = gaussian_filter(portrait.alpha, portrait.image.shape[0] / 50) > 0.3
     return (portrait.alpha > VISIBLE_ALPHA) | (on_face & near_mask)

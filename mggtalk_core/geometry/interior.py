@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..headmodel.arkit import ARKIT_INDEX
-from ..headmodel.landmarks import INNER_LIP_RING
+from ..headmodel.landmarks import INNER_LIP_RING, mouth_is_open
 from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
 from ..types import INTERIOR, PointCloud, Portrait
 from .binding import polygon_mask
@@ -24,6 +24,9 @@ CAVITY_SPACING, TEETH_SPACING, TONGUE_SPACING, EYE_SPACING, SKIN_SPACING = 0.002
 
 DETAIL_SPACING = 0.0012
 """The same for skin around eyes and mouth, which unfolds when they close and open."""
+
+MOUTH_SPLAT_REACH = 0.002
+"""How far to the side of its centre a splat of the mouth is seen, metres: closed lips are deeper at their corners."""
 
 OUTSIDE_TEST_SIZE = 256
 OUTSIDE_TEST_STRENGTH = 0.7
@@ -69,6 +72,8 @@ def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> 
     faces, barycentric, positions, axes = (np.concatenate(parts) for parts in zip(*sampled))
     keep = in_free_space(positions, points, HIDDEN_MARGIN) | _outside_picture(positions, points)
     in_mouth = (head.parts[faces] >= TONGUE) | head.mouth_interior[faces]
+    if not mouth_is_open(points.portrait.landmarks):
+        keep[in_mouth] &= in_free_space(positions[in_mouth], points, HIDDEN_MARGIN, reach=MOUTH_SPLAT_REACH)
     keep[in_mouth] &= stays_in_mouth(points.portrait, head, faces[in_mouth], barycentric[in_mouth])
     faces, barycentric, positions, axes = (array[keep] for array in (faces, barycentric, positions, axes))
     count = len(faces)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
 from ..headmodel.model import HeadModel
@@ -44,13 +45,16 @@ def mirror_points(points: PointCloud, head: HeadModel) -> PointCloud:
     )
 
 
-def in_free_space(positions: np.ndarray, points: PointCloud, margin: float) -> np.ndarray:
+def in_free_space(positions: np.ndarray, points: PointCloud, margin: float, reach: float = 0.0) -> np.ndarray:
     """Mask (N,) of canonical positions (N, 3) the photo can't contradict.
 
-    They must project onto the person, at least `margin` metres behind what is visible there; in front of it or beside
-    the person the photo would show them.
+    They must project onto the person, at least `margin` metres behind what is visible there and up to `reach` metres
+    to the sides; in front of it or beside the person the photo would show them.
     """
     portrait, depth = points.portrait, points.depth_map.depth
+    window = 2 * round(reach * portrait.camera.K[0, 0] / np.nanmedian(depth)) + 1
+    if window > 1:
+        depth = np.where(np.isnan(depth), np.nan, maximum_filter(np.nan_to_num(depth), window))
     size = depth.shape[0]
     pixels = project(to_camera(positions, portrait.camera), portrait.camera)
     columns = pixels[:, 0].astype(int).clip(0, size - 1)
