@@ -13,6 +13,7 @@ from mggtalk_core.gaussians.sgp import _as_varied_as_nearby, predict_invisible, 
 from mggtalk_core.geometry.binding import polygon_mask, rows_of_teeth
 from mggtalk_core.geometry.border import cut_columns
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
+from mggtalk_core.geometry.interior import mouth_centre
 from mggtalk_core.geometry.pose_weights import head_pose_weight
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
 from mggtalk_core.headmodel.model import LOWER_TEETH, TONGUE, UPPER_TEETH, load_head_model
@@ -151,3 +152,14 @@ def test_rows_of_teeth_are_told_apart_by_where_they_lie(tilt):
     image[box(-18, 4, 30)] = 0.9  # a long row hangs below the middle and still is one
     upper, lower = rows_of_teeth(image, landmarks, inside)
     assert upper[box(-18, 4, 30)].all() and lower[below & inside].all()
+
+
+def test_the_mouth_darkens_inward_from_the_lips(demo_points, demo_head):
+    """Without the lips' own inner side a dark rim runs around every opening mouth."""
+    model = load_head_model()
+    cavity = (demo_head.origin == INTERIOR).numpy() & model.mouth_interior[demo_head.faces.numpy()]
+    depth = demo_head.positions[:, 2].numpy() - mouth_centre(demo_points.portrait.vertices, model)[2]
+    brightness = demo_head.colors.mean(1).numpy()
+    near, deep = brightness[cavity & (depth < 0.003)], brightness[cavity & (depth > 0.02)]
+    assert len(near) > 100 and len(deep) > 100
+    assert np.median(near) > 1.8 * np.median(deep)

@@ -210,7 +210,7 @@ def _cover(picture: np.ndarray, width: int, height: int) -> np.ndarray:
     crop_width, crop_height = width / scale, height / scale
     left, top = (picture.shape[1] - crop_width) / 2, (picture.shape[0] - crop_height) / 2
     box = (left, top, left + crop_width, top + crop_height)
-    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC, box=box))
+    return np.array(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC, box=box))
 
 
 def _paste_canvas(head: GaussianHead) -> _Canvas:

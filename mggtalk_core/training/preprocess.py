@@ -154,8 +154,8 @@ def _require_one_large_face(frames: list[np.ndarray]) -> None:
     with FaceTracker(min_confidence=0.5) as tracker:
         faces = tracker.detect(frames[0])
     if len(faces) != 1 or faces[0].size < MIN_FACE:
-        sizes = ", ".join(f"{face.size:.0f}" for face in faces)
-        raise InputError(f"{len(faces)} faces in the first frame (sizes {sizes} pixels); one of {MIN_FACE:.0f} needed")
+        sizes = f" ({', '.join(f'{face.size:.0f}' for face in faces)} pixels)" if faces else ""
+        raise InputError(f"{len(faces)} faces in the first frame{sizes}; one of {MIN_FACE:.0f} pixels or more needed")
 
 
 def _track(frames: list[np.ndarray], source: Portrait, model) -> Iterator[TrackedFrame]:
