@@ -25,8 +25,8 @@ ENOUGH_TEETH = 60
 """Visible tooth pixels from which on their colour is trusted."""
 
 INNER_MOUTH = np.array([1.0, 0.8, 0.78], np.float32)
-"""Tint of the mouth's inside against the lips. The tone that MouthTone learned on clips was about the same for everyone:
-an inside 1.6 times as bright as lips in deep shade, which is nearly all lips' inner side."""
+"""Tint of the mouth's inside against the lips. What MouthTone learned on clips was about the same for everyone: an
+inside 1.6 times as bright as lips in deep shade, which near the lips is their inner side."""
 
 BARE_LIPS = np.array([0.85, 0.65, 0.65], np.float32)
 """Lips without make-up against the skin."""
