@@ -16,7 +16,7 @@ from mggtalk_core.geometry.dsgr import build_points, estimate_depth
 from mggtalk_core.geometry.interior import mouth_centre
 from mggtalk_core.geometry.pose_weights import head_pose_weight
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
-from mggtalk_core.headmodel.model import LOWER_TEETH, TONGUE, UPPER_TEETH, load_head_model
+from mggtalk_core.headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, TONGUE, UPPER_TEETH, load_head_model
 from mggtalk_core.media.image import read_photo
 from mggtalk_core.model import MGGTalkModel
 from mggtalk_core.pipeline import build_head
@@ -163,3 +163,12 @@ def test_the_mouth_darkens_inward_from_the_lips(demo_points, demo_head):
     near, deep = brightness[cavity & (depth < 0.003)], brightness[cavity & (depth > 0.02)]
     assert len(near) > 100 and len(deep) > 100
     assert np.median(near) > 1.8 * np.median(deep)
+
+
+def test_eyes_do_not_shine_through_closed_lids(demo_head):
+    parts = load_head_model().parts[demo_head.faces.numpy()]
+    eyes = np.isin(parts, (LEFT_EYE, RIGHT_EYE))
+    source = dict(zip(ARKIT_INDEX, demo_head.source_expression.tolist()))
+    shown = share_seen(demo_head, eyes, **source).sum()
+    closed = share_seen(demo_head, eyes, **(source | {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0})).sum()
+    assert closed < 0.08 * shown  # 0.21 where eyeballs stay

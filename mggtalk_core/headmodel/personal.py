@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .arkit import ARKIT_INDEX
-from .model import HeadModel
+from .model import LEFT_EYE, RIGHT_EYE, HeadModel
 
 LID_PAIRS = {"Right": ((159, 145), (158, 153), (160, 144)), "Left": ((386, 374), (385, 380), (387, 373))}
 """Upper and lower lid landmarks that meet when the eye closes, by the subject's side."""
@@ -15,11 +15,18 @@ CLOSED_GAP = -0.0005
 
 BLINK_SCALE_RANGE = (0.5, 1.5)
 
+EYE_PARTS = {"Right": RIGHT_EYE, "Left": LEFT_EYE}
+
+EYE_RETREAT = 0.003
+"""How far an eyeball moves back at full blink, metres. The pixels of a lid lie a little deeper or higher than the model's
+lid, so that the eyeball would come through the lid that closes over it, in arcs; from the front nothing else is seen."""
+
 
 def personal_expression_basis(head: HeadModel, vertices: np.ndarray, expression: np.ndarray) -> np.ndarray:
     """The 52 actions (52, V, 3) m for a person whose vertices (V, 3) m show expression (52,).
 
     The blink is scaled so that 1 just closes the eyes: lids of wide eyes travel farther than those of narrow ones.
+    Eyeballs retreat from lids that close.
     """
     basis = head.expression_basis.copy()
     height = head.landmarks_of(vertices)[:, 1]
@@ -32,4 +39,5 @@ def personal_expression_basis(head: HeadModel, vertices: np.ndarray, expression:
         gap = np.mean([height[lower] - height[upper] for upper, lower in pairs])
         closing = np.mean([travel[upper] - travel[lower] for upper, lower in pairs]) * left_to_close
         basis[action] *= np.clip((gap - CLOSED_GAP) / closing, *BLINK_SCALE_RANGE)
+        basis[action, head.part_vertices(EYE_PARTS[side]), 2] += EYE_RETREAT
     return basis
