@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import binary_closing, binary_erosion
+from scipy.ndimage import binary_closing, binary_erosion, label
 
 from mggtalk_core.assets import DEMO_PORTRAIT
 from mggtalk_core.gaussians.deformation import pose_weight_gradient
@@ -16,6 +16,7 @@ from mggtalk_core.geometry.dsgr import build_points, estimate_depth
 from mggtalk_core.geometry.interior import mouth_centre
 from mggtalk_core.geometry.pose_weights import head_pose_weight
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
+from mggtalk_core.headmodel.landmarks import OVAL
 from mggtalk_core.headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, TONGUE, UPPER_TEETH, load_head_model
 from mggtalk_core.media.image import read_photo
 from mggtalk_core.model import MGGTalkModel
@@ -172,3 +173,16 @@ def test_eyes_do_not_shine_through_closed_lids(demo_head):
     shown = share_seen(demo_head, eyes, **source).sum()
     closed = share_seen(demo_head, eyes, **(source | {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0})).sum()
     assert closed < 0.08 * shown  # 0.21 where eyeballs stay
+
+
+def test_hair_over_an_ear_does_not_take_the_ears_shape():
+    """Slivers of the model's ear beside the face bent the depth of the hair before it: it looked woven when turned."""
+    portrait = analyze_portrait(read_photo(shared_data("dev/portraits/p05_woman_long_hair.jpg")), size=512)
+    depth_map = estimate_depth(portrait)
+    pieces, count = label(depth_map.on_head)
+    sizes = np.bincount(pieces.ravel())[1:]
+    assert count == 2 and sizes.min() > 0.05 * sizes.max()  # face and neck
+    left, right = portrait.landmarks[list(OVAL), 0].min(), portrait.landmarks[list(OVAL), 0].max()
+    row = depth_map.depth[int(portrait.landmarks[4, 1])]  # at the nose's height
+    for outward in (row[int(left) - 60 : int(left) + 8][::-1], row[int(right) - 8 : int(right) + 60]):
+        assert np.nanmin(np.diff(outward)) > -0.0015  # farther and farther toward the outline, without a bulge

@@ -19,8 +19,8 @@ from .frame_kernels import TRIANGLE_RECORD, at_least_8, deform_points, triangle_
 from .head import GaussianHead, covar_matrices
 
 MAX_STRETCH = 5.0
-"""A Gaussian grows at most this many times: beyond, stretched skin would show as streaks; closing lids need this much, or
-the rows of their few pixels part into arcs."""
+"""A Gaussian grows at most this many times: beyond, stretched skin would show as streaks; closing lids need this much
+or the rows of their few pixels part into arcs."""
 
 MAX_GRADIENT = 4.0
 """Frobenius norm of (deformation gradient - identity) above which a triangle was degenerate at rest and is ignored."""

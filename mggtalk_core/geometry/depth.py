@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sparse
-from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, gaussian_filter, zoom
+from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, gaussian_filter, label, zoom
 from scipy.sparse.linalg import spsolve
 
 from ..headmodel.arkit import ARKIT_INDEX
@@ -26,6 +26,9 @@ OUTLINE_GROWTH = 1.04
 
 NECK_HALF_WIDTH = 0.045
 """The neck is taken to be bare this far to both sides of its middle, metres."""
+
+SMALL_PIECE = 0.05
+"""Pieces of known surface smaller than this, against the largest, are not used."""
 
 FACE_DEPTH = 0.035
 """What lies less far behind the eyes is in front of the ears, metres."""
@@ -57,6 +60,7 @@ def head_prior_depth(portrait: Portrait) -> DepthMap:
     facing[on_model] = -(normals[head.faces[face[on_model]]] * barycentric[on_model][..., None]).sum(1)[:, 2]
     known = on_model & person & (facing > GRAZING) & binary_erosion(on_model, np.ones((5, 5)))
     known &= _bare(portrait, head, face, barycentric)
+    known &= _large_pieces(known)
 
     outline_depth = portrait.camera.viewmat[2, 3] + SILHOUETTE_DEPTH
     rise = np.where(known, np.maximum(outline_depth - np.where(known, head_depth, outline_depth), 0) ** 2, 0.0)
@@ -79,6 +83,14 @@ def head_prior_depth(portrait: Portrait) -> DepthMap:
         distance=distance.astype(np.float32),
         source="head prior",
     )
+
+
+def _large_pieces(mask: np.ndarray) -> np.ndarray:
+    """The mask (S, S) without small pieces: slivers of the model's ears beside the face, where hair may lie."""
+    pieces, _ = label(mask)
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return (sizes >= SMALL_PIECE * sizes.max())[pieces]
 
 
 def _behind_lips(

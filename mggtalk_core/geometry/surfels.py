@@ -16,7 +16,7 @@ from .projection import to_canonical, unproject
 HEAD_MAX_SLOPE = 7.0
 """Steepest surface on the head model, in pixel footprints per pixel: 82 degrees off the view axis."""
 
-HAIR_MAX_SLOPE = 2.5
+HAIR_MAX_SLOPE = 6.0
 """The same where depth is a guess: there a steep slope is rather an error than a surface."""
 
 SURFEL_SPREAD = 0.71

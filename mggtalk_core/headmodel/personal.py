@@ -18,8 +18,8 @@ BLINK_SCALE_RANGE = (0.5, 1.5)
 EYE_PARTS = {"Right": RIGHT_EYE, "Left": LEFT_EYE}
 
 EYE_RETREAT = 0.003
-"""How far an eyeball moves back at full blink, metres. A lid's pixels do not lie exactly on the model's lid: the eyeball
-would come through the lid that closes over it, in arcs. From the front nothing else is seen of it."""
+"""How far an eyeball moves back at full blink, metres. A lid's pixels do not lie exactly on the model's lid, and the
+eyeball would come through it in arcs. From the front nothing else is seen of this."""
 
 
 def personal_expression_basis(head: HeadModel, vertices: np.ndarray, expression: np.ndarray) -> np.ndarray:
