@@ -36,6 +36,9 @@ FACE_DEPTH = 0.035
 LIP_THICKNESS = 0.004
 """How far behind the surface of lips and cheeks teeth are at least, metres."""
 
+LIPS_SIZE = 256
+"""Side of the pictures of lips that teeth are moved behind, pixels."""
+
 CLOSED_MOUTHS = ({}, {"jawOpen": 0.7}, {"mouthFunnel": 0.7}, {"mouthPucker": 0.7})
 """Actions, from the face at rest, that make the mouth narrower than a smile."""
 
@@ -103,11 +106,11 @@ def _behind_lips(
     teeth = (face >= 0) & np.isin(head.parts[face], (UPPER_TEETH, LOWER_TEETH))
     if not teeth.any():
         return depth
-    camera, size = portrait.camera, depth.shape[0]
+    camera, size = portrait.camera.resized(LIPS_SIZE, LIPS_SIZE), LIPS_SIZE
     in_front = portrait.vertices[head.faces].mean(1)[:, 2] < FACE_DEPTH
     outside = head.faces[(head.parts == SKIN) & ~head.mouth_interior & in_front]
     rows, columns = np.nonzero(teeth)
-    points = unproject(columns + 0.5, rows + 0.5, depth[teeth], camera)
+    points = unproject(columns + 0.5, rows + 0.5, depth[teeth], portrait.camera)
     corners, weights = head.faces[face[teeth]], barycentric[teeth][..., None]
     back = np.zeros(len(points))
     for actions in CLOSED_MOUTHS:
