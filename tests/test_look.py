@@ -186,3 +186,9 @@ def test_hair_over_an_ear_does_not_take_the_ears_shape():
     row = depth_map.depth[int(portrait.landmarks[4, 1])]  # at the nose's height
     for outward in (row[int(left) - 60 : int(left) + 8][::-1], row[int(right) - 8 : int(right) + 60]):
         assert np.nanmin(np.diff(outward)) > -0.0015  # farther and farther toward the outline, without a bulge
+
+
+def test_no_shoulders_of_the_head_model_stand_out_of_the_clothes(demo_points):
+    hidden = demo_points.positions[demo_points.origin == INTERIOR]
+    chin = load_head_model().landmarks_of(demo_points.portrait.vertices)[152, 1]
+    assert np.abs(hidden[hidden[:, 1] > chin + 0.005, 0]).max() < 0.075  # 0.12: a spike beside the collar

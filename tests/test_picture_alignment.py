@@ -101,7 +101,7 @@ def test_frames_of_an_unknown_person_are_aligned_too(demo_head, truth):
     off, off_alone = (
         np.abs(found.rotation[1] - found.rotation[0] - truth[1]).max() for found in (motion, landmarks_alone)
     )
-    assert off < 0.02 and off < off_alone
+    assert off < 0.025 and off < off_alone
 
 
 def test_a_first_frame_that_gives_no_head_leaves_the_landmarks(monkeypatch, demo_head):

@@ -5,6 +5,8 @@ import pytest
 
 from mggtalk_core.errors import InputError
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
+from mggtalk_core.motion.audio.mouth import mouth_rig
+from mggtalk_core.motion.onto_portrait import lip_aperture, onto_portrait
 from mggtalk_core.motion.video import DrivingPerson, track_video
 from mggtalk_core.rendering.frames import render_frames
 from mggtalk_core.types import Motion
@@ -32,6 +34,18 @@ def test_the_motion_is_read_back(clip):
     assert np.corrcoef(asked, seen)[0, 1] > 0.98
     assert np.abs(asked - seen).max() < 4
     assert len(found) == len(frames) and found.warnings == ()
+
+
+def test_another_face_opens_its_mouth_as_far_as_the_driving_one(clip, demo_head):
+    """A coefficient parts everybody's lips by another amount: mouths driven by real clips opened half as far."""
+    motion, frames = clip
+    found = track_video(frames, motion.fps, smoothing=0)
+    shown = lip_aperture(demo_head, motion.expression)
+    moved = lip_aperture(demo_head, onto_portrait(found, demo_head).expression)
+    np.testing.assert_allclose(moved, mouth_rig().aperture_of(found.expression), atol=0.01)
+    assert np.corrcoef(shown, moved)[0, 1] > 0.99
+    assert 0.8 < np.polyfit(shown, moved, 1)[0] < 1.2
+    assert np.abs(shown - moved).mean() < 0.04
 
 
 def test_a_known_person_starts_from_rest(clip, demo_portrait):

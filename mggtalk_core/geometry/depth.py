@@ -36,7 +36,7 @@ FACE_DEPTH = 0.035
 LIP_THICKNESS = 0.004
 """How far behind the surface of lips and cheeks teeth are at least, metres."""
 
-LIPS_SIZE = 256
+LIPS_SIZE = 512
 """Side of the pictures of lips that teeth are moved behind, pixels."""
 
 CLOSED_MOUTHS = ({}, {"jawOpen": 0.7}, {"mouthFunnel": 0.7}, {"mouthPucker": 0.7})

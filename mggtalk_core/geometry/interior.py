@@ -43,6 +43,9 @@ SPREAD = 0.76
 COLLAR_HEIGHT = 0.16
 """Below this height (metres under the eyes) the photo's clothes are the surface, not the head model's neck."""
 
+NECK_HALF_WIDTH = 0.065
+"""Farther from the middle than this, metres, what is below the chin is shoulder, which the photo's clothes are too."""
+
 
 def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> PointCloud:
     """Points on head-model surface that no pixel shows; colours are left to the decoder (black here)."""
@@ -59,7 +62,8 @@ def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> 
     eye_centres = np.array([vertices[head.part_vertices(part)].mean(0) for part in (LEFT_EYE, RIGHT_EYE)])
     near_eye = np.linalg.norm(centres[:, None] - eye_centres, axis=2).min(1)
     detailed = (near_eye < 0.028) | (np.linalg.norm((centres - mouth) * [0.8, 1.3, 1], axis=1) < 0.035)
-    skin &= ~head.mouth_interior & (centres[:, 1] < COLLAR_HEIGHT)
+    shoulder = (centres[:, 1] > chin_height) & (np.abs(centres[:, 0]) > NECK_HALF_WIDTH)
+    skin &= ~head.mouth_interior & (centres[:, 1] < COLLAR_HEIGHT) & ~shoulder
     groups = (
         (cavity, CAVITY_SPACING),
         ((head.parts == UPPER_TEETH) | (head.parts == LOWER_TEETH), TEETH_SPACING),

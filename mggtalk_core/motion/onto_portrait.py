@@ -10,7 +10,7 @@ from ..gaussians.head import GaussianHead
 from ..headmodel.arkit import ARKIT_INDEX, ARKIT_NAMES
 from ..headmodel.model import load_head_model
 from ..types import Motion
-from .audio.mouth import LEFT_EYE, LOWER_LIP, RIGHT_EYE, UPPER_LIP, mouth_rig
+from .audio.mouth import lip_gaps, mouth_rig, with_lip_gap
 
 _SPEECH = ("jaw", "mouth", "tongue")
 _MOOD = ("mouthSmile", "mouthFrown", "mouthDimple")
@@ -45,10 +45,7 @@ def onto_portrait(motion: Motion, head: GaussianHead) -> Motion:
         else:
             expression[:, index] = source[index] + (1 - source[index]) * wanted
     missing = mouth_rig().aperture_of(motion.expression) - lip_aperture(head, expression)
-    _, gap = _lip_gaps(head)
-    jaw, close = ARKIT_INDEX["jawOpen"], ARKIT_INDEX["mouthClose"]
-    expression[:, jaw] += np.maximum(missing, 0) / gap[jaw]
-    expression[:, close] += np.minimum(missing, 0) / gap[close]
+    expression = with_lip_gap(expression, missing, _lip_gaps(head)[1])
     rotation = motion.rotation.copy()
     rotation[:, 1], limited = _keep_known_side(rotation[:, 1], head)
     warnings = motion.warnings
@@ -80,8 +77,4 @@ def lip_aperture(head: GaussianHead, expression: np.ndarray) -> np.ndarray:
 def _lip_gaps(head: GaussianHead) -> tuple[float, np.ndarray]:
     """The portrait's own lip gap, and its change per unit of each action (52,), in outer eye corner distances."""
     model = load_head_model()
-    rest = model.landmarks_of(head.vertices.numpy())
-    actions = model.landmarks_of(head.expression_basis.numpy())
-    eyes = np.linalg.norm(rest[LEFT_EYE] - rest[RIGHT_EYE])
-    change = (actions[:, LOWER_LIP, 1] - actions[:, UPPER_LIP, 1]) / eyes
-    return float(rest[LOWER_LIP, 1] - rest[UPPER_LIP, 1]) / eyes, change
+    return lip_gaps(model.landmarks_of(head.vertices.numpy()), model.landmarks_of(head.expression_basis.numpy()))

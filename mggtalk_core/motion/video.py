@@ -31,6 +31,7 @@ from ..portrait.analysis import analyze_portrait
 from ..portrait.crop import face_crop_box
 from ..portrait.tracking import FaceTracker, TrackedFace
 from ..types import HeadFit, Motion, Portrait
+from .audio.mouth import lip_gaps, mouth_rig
 from .picture_alignment import PICTURE_SIZE, PictureAlignment
 
 MissingFace = Literal["interpolate", "previous", "neutral", "error"]
@@ -167,7 +168,8 @@ def track_video(
     """Motion of the largest face in frames (H, W, 3) uint8, pose relative to the first frame that shows it.
 
     Args:
-        person: who is seen, when known from a portrait; otherwise learnt from the first face.
+        person: who is seen, when known from a portrait, and whose own expression is wanted; otherwise the person is
+            learnt from the first face, and the lips of the average head are as far apart as theirs.
         missing: what frames without a face get: interpolated, the previous frame's, the neutral face, or an error.
         smoothing: standard deviation of a Gaussian over time, seconds; 0 keeps every tracker jitter, 0.1 blurs speech.
         progress: called with the number of frames done.
@@ -175,7 +177,7 @@ def track_video(
     Raises:
         InputError: no face in any frame, or in some frame with missing "error".
     """
-    options = {"missing": missing, "smoothing": smoothing, "progress": progress}
+    options = {"for_anybody": person is None, "missing": missing, "smoothing": smoothing, "progress": progress}
     with FaceTracker(max_faces=3) as tracker:
         tracked, warnings = _tracked(tracker, frames), ()
         if person is None:
@@ -247,7 +249,9 @@ def motion_of_faces(
     Without the frames' pictures it is less exact.
     """
     sights = (face and _Sight(face, None) for face in faces)
-    return _motion_of_sights(sights, fps, person, missing=missing, smoothing=smoothing, progress=progress)
+    return _motion_of_sights(
+        sights, fps, person, for_anybody=person is None, missing=missing, smoothing=smoothing, progress=progress
+    )
 
 
 def _motion_of_sights(
@@ -255,6 +259,7 @@ def _motion_of_sights(
     fps: float,
     person: DrivingPerson | None,
     *,
+    for_anybody: bool,
     missing: MissingFace,
     smoothing: float,
     progress: Callable[[int], None] | None,
@@ -293,6 +298,10 @@ def _motion_of_sights(
     if not any(seen):
         raise InputError("no face found in any frame of the driving video; use a video of a visible face")
     curves = np.concatenate([np.array(expressions), np.array(rotations), np.array(translations)], axis=1)
+    if for_anybody:
+        # A coefficient opens everybody's lips by another amount, and lips of some show teeth at rest.
+        gap, change = lip_gaps(person.landmark_model.neutral, person.landmark_model.expression_basis)
+        curves[:, :52] = mouth_rig().opened(curves[:, :52], gap + curves[:, :52] @ change)
     seen = np.array(seen)
     curves = _fill_missing(curves, seen, missing)
     if smoothing > 0:

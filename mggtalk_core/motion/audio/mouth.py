@@ -39,6 +39,28 @@ def columns(name: str) -> list[int]:
     return [ARKIT_INDEX[n] for n in ([name] if name in ARKIT_INDEX else [f"{name}Left", f"{name}Right"])]
 
 
+def lip_gaps(landmarks: np.ndarray, actions: np.ndarray) -> tuple[float, np.ndarray]:
+    """Lip gap of landmarks (478, 3) and its change per unit of each action (52,), in outer eye corner distances.
+
+    `actions` (52, 478, 3) are in the landmarks' unit, canonical frame.
+    """
+    eyes = np.linalg.norm(landmarks[LEFT_EYE] - landmarks[RIGHT_EYE])
+    gap = float(landmarks[LOWER_LIP, 1] - landmarks[UPPER_LIP, 1]) / eyes
+    return gap, (actions[:, LOWER_LIP, 1] - actions[:, UPPER_LIP, 1]) / eyes
+
+
+def with_lip_gap(expression: np.ndarray, missing: np.ndarray, gap: np.ndarray) -> np.ndarray:
+    """Expressions (T, 52) whose lips are farther apart by `missing` (T,), with each action opening them by `gap` (52,).
+
+    The jaw opens them, mouthClose closes them; neither is held to 0..1.
+    """
+    expression = expression.copy()
+    jaw, close = ARKIT_INDEX["jawOpen"], ARKIT_INDEX["mouthClose"]
+    expression[:, jaw] += np.maximum(missing, 0) / gap[jaw]
+    expression[:, close] += np.minimum(missing, 0) / gap[close]
+    return expression
+
+
 @dataclass(frozen=True)
 class MouthRig:
     """What each ARKit coefficient does to the lips of the baked head. Lengths in inter-ocular distances."""
@@ -54,13 +76,17 @@ class MouthRig:
         eyes = np.linalg.norm(mean[LEFT_EYE] - mean[RIGHT_EYE])
         corners = mean[LEFT_CORNER] - mean[RIGHT_CORNER]
         along = corners / np.linalg.norm(corners)
-        gap = actions[:, LOWER_LIP, 1] - actions[:, UPPER_LIP, 1]
         width = (actions[:, LEFT_CORNER] - actions[:, RIGHT_CORNER]) @ along
-        return cls((gap / eyes).astype(np.float32), (width / eyes).astype(np.float32))
+        return cls(lip_gaps(mean, actions)[1].astype(np.float32), (width / eyes).astype(np.float32))
 
     def aperture_of(self, expression: np.ndarray) -> np.ndarray:
         """Lip gap (T,) of expressions (T, 52) as a tracker would measure it: a closed mouth has REST_APERTURE."""
         return np.maximum(expression @ self.gap, 0) + REST_APERTURE
+
+    def opened(self, expression: np.ndarray, aperture: np.ndarray) -> np.ndarray:
+        """Expressions (T, 52) with the jaw opened further, or the lips closed, until the lip gap is `aperture` (T,)."""
+        asked, there = aperture - REST_APERTURE, expression @ self.gap
+        return with_lip_gap(expression, np.where(asked > 0, asked - there, np.minimum(-there, 0)), self.gap)
 
     def width_of(self, expression: np.ndarray) -> np.ndarray:
         """Mouth width (T,) against rest of expressions (T, 52)."""
