@@ -48,6 +48,18 @@ def test_another_face_opens_its_mouth_as_far_as_the_driving_one(clip, demo_head)
     assert np.abs(shown - moved).mean() < 0.04
 
 
+def test_narrow_eyes_of_the_driving_person_stay_theirs_but_blinks_come_over(demo_head):
+    lids = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
+    expression = np.tile(demo_head.source_expression.numpy(), (8, 1))
+    expression[:, lids] = 0.35
+    expression[5, lids] = 1.0
+    still = np.zeros((8, 3), np.float32)
+    frames = [rgb for rgb, _ in render_frames(demo_head, Motion(expression, still, still, 8.0), size=256)]
+    found = track_video(frames, 8.0, smoothing=0).expression[:, lids].mean(1)
+    assert np.delete(found, 5).max() < 0.12  # 0.35 of their own
+    assert found[5] > 0.4
+
+
 def test_a_known_person_starts_from_rest(clip, demo_portrait):
     _, frames = clip
     person = DrivingPerson.from_portrait(demo_portrait)

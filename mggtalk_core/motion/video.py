@@ -16,6 +16,7 @@ from ..gaussians.head import GaussianHead
 from ..gaussians.sgp import predict_invisible, predict_visible
 from ..geometry.dsgr import build_points, estimate_depth
 from ..geometry.projection import PORTRAIT_FOCAL, projection_jacobian
+from ..headmodel.arkit import ARKIT_NAMES
 from ..headmodel.fitting import (
     LANDMARK_SIGMA,
     LandmarkModel,
@@ -49,6 +50,14 @@ ACQUAINTANCE_SIGMA = 0.001
 
 SEARCH_MARGIN = 0.6
 """A face is looked for around where it was, with this margin in face sizes: there it is large enough to be found."""
+
+OWN_LOOK = [
+    index for index, name in enumerate(ARKIT_NAMES)
+    if name.startswith(("eyeBlink", "eyeSquint", "brow", "cheekSquint", "noseSneer"))
+]  # fmt: skip
+REST_QUANTILE, MAX_REST = 0.2, 0.7
+"""Narrow eyes and low brows that a person has all the time are how they look, not what they do: another face keeps its
+own. What is below this quantile over the first frames counts as that, but never more than the maximum."""
 
 REST_ROUNDS = 3
 """How often a person's landmarks are shifted towards the reference frame's fit being rest; then no action of it is
@@ -302,6 +311,8 @@ def _motion_of_sights(
         # A coefficient opens everybody's lips by another amount, and lips of some show teeth at rest.
         gap, change = lip_gaps(person.landmark_model.neutral, person.landmark_model.expression_basis)
         curves[:, :52] = mouth_rig().opened(curves[:, :52], gap + curves[:, :52] @ change)
+        rest = np.quantile(curves[:ACQUAINTANCE_FRAMES, OWN_LOOK], REST_QUANTILE, axis=0).clip(0, MAX_REST)
+        curves[:, OWN_LOOK] = (curves[:, OWN_LOOK] - rest) / (1 - rest)
     seen = np.array(seen)
     curves = _fill_missing(curves, seen, missing)
     if smoothing > 0:
