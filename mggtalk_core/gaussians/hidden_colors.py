@@ -24,6 +24,9 @@ GUM_SHARE = 0.22
 ENOUGH_TEETH = 60
 """Visible tooth pixels from which on their colour is trusted."""
 
+ENOUGH_SKIN = 30_000
+"""So many of the known points tell hidden skin its colour; more only take longer to find."""
+
 INNER_MOUTH = np.array([1.0, 0.8, 0.78], np.float32)
 """Tint of the mouth's inside against the lips. What MouthTone learned on clips was about the same for everyone: an
 inside 1.6 times as bright as lips in deep shade, which near the lips is their inner side."""
@@ -131,7 +134,8 @@ def _eye_colors(points: PointCloud, positions: np.ndarray, head: HeadModel, skin
 def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> np.ndarray:
     """Hidden skin: the mean of the nearest known colours; on eyelids of skin above the eye, not of lashes."""
     outer = (head.parts[points.faces] == SKIN) & ~head.mouth_interior[points.faces]  # not the teeth beside a lip
-    known = np.flatnonzero((points.origin != INTERIOR) & outer)[::4]  # hidden skin needs no more, and finds them sooner
+    known = np.flatnonzero((points.origin != INTERIOR) & outer)
+    known = known[:: -(-len(known) // ENOUGH_SKIN)]
     _, nearest = cKDTree(points.positions[known]).query(positions, k=8, workers=-1)
     colors = points.colors[known][nearest].mean(1) * 0.97
 

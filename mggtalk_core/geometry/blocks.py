@@ -26,7 +26,7 @@ def surfel_blocks(
         color_range = _range(image, step).max(-1)
         depth_range = _range(np.nan_to_num(depth, nan=0.0)[..., None], step)[..., 0]
         inside = ~_corners(~whole[..., None], step, np.logical_or)[..., 0]
-        limit = FLAT_DEPTH * step * _per_block(footprint[..., None], step, np.mean)[..., 0]
+        limit = FLAT_DEPTH / step * _corners(footprint[..., None], step, np.add)[..., 0]  # step * mean
         flat = inside & (color_range < FLAT_COLOR) & (depth_range < limit)
         blocks = np.zeros_like(step_of)
         blocks[: flat.shape[0] * step, : flat.shape[1] * step] = flat.repeat(step, 0).repeat(step, 1)
@@ -41,9 +41,9 @@ def block_means(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, step
     """Mean of a picture (S, S, C) over each block: (N, C)."""
     means = picture[rows, columns].copy()
     for step in (2, MAX_STEP):
+        picture = _corners(picture, 2, np.add) / 4
         chosen = steps == step
-        if chosen.any():
-            means[chosen] = _per_block(picture, step, np.mean)[rows[chosen] // step, columns[chosen] // step]
+        means[chosen] = picture[rows[chosen] // step, columns[chosen] // step]
     return means
 
 
@@ -60,9 +60,3 @@ def _corners(picture: np.ndarray, step: int, combine) -> np.ndarray:
         picture = combine(rows[:, ::2], rows[:, 1::2])
         step //= 2
     return picture
-
-
-def _per_block(picture: np.ndarray, step: int, reduce) -> np.ndarray:
-    """A picture (S, S, C) reduced over whole blocks of `step` pixels: (S // step, S // step, C)."""
-    height, width = picture.shape[0] // step * step, picture.shape[1] // step * step
-    return reduce(picture[:height, :width].reshape(height // step, step, width // step, step, -1), axis=(1, 3))
