@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.ndimage import binary_erosion, gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
 
 from ..geometry.binding import polygon_mask
+from ..geometry.blocks import block_means
 from ..geometry.interior import mouth_centre
 from ..geometry.mesh_raster import vertex_normals
+from ..geometry.pose_weights import smoothstep
+from ..geometry.scalp import hair_outline, outline_pixels
+from ..geometry.surfels import SOLID_ALPHA
 from ..headmodel.landmarks import LEFT_EYE_RING, RIGHT_EYE_RING, inter_ocular_distance
-from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
+from ..headmodel.model import EAR_HEIGHTS, LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
 from ..types import INTERIOR, VISIBLE, PointCloud
 
 TOOTH_WHITE = np.array([1.0, 0.97, 0.92], np.float32)
@@ -26,6 +31,23 @@ ENOUGH_TEETH = 60
 
 ENOUGH_SKIN = 30_000
 """So many of the known points tell hidden skin its colour; more only take longer to find."""
+
+EDGE_WIDTH = 1 / 64
+"""Nearer to the mask's edge than this, in crop sides, a pixel is not asked for the colour of hidden skin and hair."""
+
+HAIR_LINE, ENOUGH_SCALP = (0.02, 0.06), 500
+"""Heights between which hidden scalp goes over into skin, metres below the eyes: higher up it has the colour of what is
+above the ears (not of ears), if the photo shows so many points of that."""
+
+HAIR_BLUR = 1 / 512
+"""Standard deviation by which hair is blurred, crop sides: splats of the scalp are no finer."""
+
+NECK_TOP, NECK_FRONT, ENOUGH_NECK = (0.06, 0.09), (0.03, 0.06), 50
+"""Heights (metres below the eyes) and depths between which hidden skin becomes neck, and how many points of the neck
+the photo must show: around the neck goes what it shows in the middle, not the collar or the hair beside it."""
+
+AROUND_NECK = (0.3, 3.0, 0.3)
+"""A neck's colours are looked up at the same height rather than near."""
 
 INNER_MOUTH = np.array([1.0, 0.8, 0.78], np.float32)
 """Tint of the mouth's inside against the lips. What MouthTone learned on clips was about the same for everyone: an
@@ -134,13 +156,33 @@ def _eye_colors(points: PointCloud, positions: np.ndarray, head: HeadModel, skin
 def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> np.ndarray:
     """Hidden skin: the mean of the nearest known colours; on eyelids of skin above the eye, not of lashes."""
     outer = (head.parts[points.faces] == SKIN) & ~head.mouth_interior[points.faces]  # not the teeth beside a lip
-    known = np.flatnonzero((points.origin != INTERIOR) & outer)
-    known = known[:: -(-len(known) // ENOUGH_SKIN)]
-    _, nearest = cKDTree(points.positions[known]).query(positions, k=8, workers=-1)
-    colors = points.colors[known][nearest].mean(1) * 0.97
-
     portrait = points.portrait
     size = portrait.image.shape[0]
+    solid = binary_erosion(portrait.alpha > SOLID_ALPHA, iterations=round(EDGE_WIDTH * size), border_value=1)
+    rows, columns = points.pixels.clip(0).T
+    known = (points.origin != INTERIOR) & outer & solid[rows, columns]
+    colors = _nearest_colors(points, known, positions)
+    above_ears = known & (points.positions[:, 1] < EAR_HEIGHTS[0])
+    if above_ears.sum() > ENOUGH_SCALP:
+        hair = 1 - smoothstep((positions[:, 1:2] - HAIR_LINE[0]) / (HAIR_LINE[1] - HAIR_LINE[0]))
+        strands = _nearest_colors(points, above_ears, positions)
+        outline = hair_outline(portrait, points.depth_map.on_head, head)
+        pixels, textured = outline_pixels(positions, portrait, outline)
+        soft = gaussian_filter(portrait.image, (HAIR_BLUR * size, HAIR_BLUR * size, 0))
+        for channel in range(3):
+            texture = map_coordinates(soft[..., channel], pixels[textured].T - 0.5, order=1, mode="nearest")
+            strands[textured, channel] = texture
+        hair[textured] = 1
+        colors += hair * (strands - colors)
+    chin_height = head.landmarks_of(portrait.vertices)[152, 1]
+    bare_neck = known & (points.origin == VISIBLE) & points.depth_map.on_head[rows, columns]
+    bare_neck &= points.positions[:, 1] > chin_height
+    if bare_neck.sum() > ENOUGH_NECK:
+        low = smoothstep((positions[:, 1] - NECK_TOP[0]) / (NECK_TOP[1] - NECK_TOP[0]))
+        neck = low * smoothstep((positions[:, 2] - NECK_FRONT[0]) / (NECK_FRONT[1] - NECK_FRONT[0]))
+        around = _nearest_colors(points, bare_neck, positions, importance=AROUND_NECK)
+        colors += neck[:, None] * (around - colors)
+
     eyes = np.zeros((size, size), bool)
     for ring in (RIGHT_EYE_RING, LEFT_EYE_RING):
         # The lid outline grown by a lash's length.
@@ -150,7 +192,6 @@ def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> 
         direction = outline - centre
         length = np.linalg.norm(direction, axis=1, keepdims=True) + 1e-9
         eyes |= polygon_mask(centre + direction * (1 + grow / length), size)
-    rows, columns = points.pixels.clip(0).T
     skin = (points.origin == VISIBLE) & (head.parts[points.faces] == SKIN) & (points.expression_weight > 0.9)
     lid_source = skin & ~eyes[rows, columns]
     centres = np.array([portrait.vertices[head.part_vertices(part)].mean(0) for part in (LEFT_EYE, RIGHT_EYE)])
@@ -160,3 +201,19 @@ def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> 
         _, nearest = cKDTree(points.positions[lid_source]).query(above, k=12)
         colors[on_lid] = points.colors[lid_source][nearest].mean(1) * 0.95
     return colors
+
+
+def _nearest_colors(
+    points: PointCloud, known: np.ndarray, positions: np.ndarray, importance: tuple[float, float, float] = (1, 1, 1)
+) -> np.ndarray:
+    """Mean colour (n, 3) of the eight points of a mask (N,) nearest to positions (n, 3), a little darker.
+
+    `importance` stretches the axes along which distance counts. Colours are the photo's: the splats' are sharpened,
+    which at the person's edge goes far beyond it.
+    """
+    known = np.flatnonzero(known)
+    known = known[:: -(-len(known) // ENOUGH_SKIN)]
+    _, nearest = cKDTree(points.positions[known] * importance).query(positions * importance, k=8, workers=-1)
+    rows, columns = points.pixels[known].T
+    colors = block_means(points.portrait.image, rows, columns, points.steps[known])
+    return colors[nearest].mean(1) * 0.97

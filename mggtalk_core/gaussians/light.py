@@ -63,6 +63,18 @@ def surface_normals(points: PointCloud, head: HeadModel) -> np.ndarray:
     return (normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12)).astype(np.float32)
 
 
+def lit_normals(points: PointCloud, normals: np.ndarray) -> np.ndarray:
+    """Normals (N, 3) by which light shades: hidden ones that face away from the photo's camera turned to its side.
+
+    No visible skin tells how light falls from behind, and hidden surface has the colours of what is beside it: lit like
+    that it stays alike as the head turns.
+    """
+    away = points.portrait.camera.viewmat[2, :3]
+    behind = np.where(points.origin != VISIBLE, np.maximum(normals @ away, 0), 0)
+    flat = normals - behind[:, None] * away
+    return (flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6)).astype(np.float32)
+
+
 def fit_light(points: PointCloud, normals: np.ndarray, head: HeadModel) -> np.ndarray:
     """Light coefficients (9, 3): colour the visible facial skin has, on average, by the direction it faces.
 

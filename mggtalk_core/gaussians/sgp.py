@@ -6,28 +6,33 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.ndimage import binary_erosion, distance_transform_edt, maximum_filter, minimum_filter
 from scipy.spatial import cKDTree
 from torch import nn
 
 from ..geometry.blocks import block_means
-from ..geometry.surfels import MAX_OPACITY
+from ..geometry.surfels import MAX_OPACITY, SOLID_ALPHA
 from ..geometry.symmetry import select
 from ..headmodel.model import SKIN, HeadModel, load_head_model
 from ..headmodel.personal import personal_expression_basis
 from ..model import MGGTalkModel
 from ..rendering.rasterizer import render
-from ..types import INTERIOR, VISIBLE, PointCloud
+from ..types import INTERIOR, VISIBLE, PointCloud, Portrait
 from .decoders import apply_residual, hidden_inputs, mouth_part, toned, visible_inputs
 from .densify import add_children, parent_inputs
 from .head import GaussianHead, covars_from_axes
 from .hidden_colors import hidden_colors
 from .identity_encoder import encoder_input, sample_features
-from .light import fit_light, surface_normals
+from .light import fit_light, lit_normals, surface_normals
 
 SHARPENING_ITERATIONS = 8
 
 SHARPENING_STEP = 0.8
 """Van Cittert relaxation: how much of the remaining error one iteration adds."""
+
+EDGE_WIDTH, EDGE_LOOK, EDGE_MARGIN = 1 / 170, 1 / 64, 0.05
+"""Width of the person's edge, whose colours are not trusted, and how far around those inside of it are looked at, in
+crop sides; and how much darker or brighter than those an edge's colour may be."""
 
 COLOR_TRUST = (0.2, 0.9)
 """Mask values between which a pixel's colour error begins to count: where the mask is low, it is the background's."""
@@ -70,6 +75,7 @@ def _reproduce_photo(seen: PointCloud) -> tuple[np.ndarray, np.ndarray]:
     low, high = COLOR_TRUST
     color_step = SHARPENING_STEP * np.clip((alpha - low) / (high - low), 0, 1)[:, None]
     soft = seen.opacities < MAX_OPACITY  # elsewhere the surface is solid, whatever the mask says
+    darkest, brightest = (bound[rows, columns] for bound in edge_color_range(portrait))
     colors, opacities = seen.colors.copy(), seen.opacities.copy()
     for _ in range(SHARPENING_ITERATIONS):
         rendered = render(
@@ -79,8 +85,28 @@ def _reproduce_photo(seen: PointCloud) -> tuple[np.ndarray, np.ndarray]:
         missing_alpha = alpha - rendered.alpha.numpy()[rows, columns]
         opacities = np.where(soft, opacities + SHARPENING_STEP * missing_alpha, opacities).clip(0.01, MAX_OPACITY)
         missing_color = block_means(portrait.image - rendered.rgb.numpy(), rows, columns, seen.steps)
-        colors = np.clip(colors + color_step * missing_color, 0, 1)
+        colors = np.clip(colors + color_step * missing_color, darkest, brightest)
     return colors.astype(np.float32), opacities.astype(np.float32)
+
+
+def edge_color_range(portrait: Portrait) -> tuple[np.ndarray, np.ndarray]:
+    """Darkest and brightest colour (S, S, 3) each that a pixel's splat may have: 0 to 1, but near the person's edge no
+    more than the person has farther inside.
+
+    Edge pixels are half background, and a matte is never exact: unbounded, they come out in colours that nobody has,
+    which draw a line across the head as soon as it turns.
+    """
+    size = len(portrait.image)
+    solid = binary_erosion(portrait.alpha > SOLID_ALPHA, iterations=max(1, round(EDGE_WIDTH * size)), border_value=1)
+    darkest, brightest = np.zeros_like(portrait.image), np.ones_like(portrait.image)
+    if not solid.any():
+        return darkest, brightest
+    nearest = distance_transform_edt(~solid, return_distances=False, return_indices=True)[:, ~solid]
+    window = (2 * max(1, round(EDGE_LOOK * size)) + 1,) * 2 + (1,)
+    inside = solid[..., None]
+    darkest[~solid] = minimum_filter(np.where(inside, portrait.image, 1), window)[tuple(nearest)] - EDGE_MARGIN
+    brightest[~solid] = maximum_filter(np.where(inside, portrait.image, 0), window)[tuple(nearest)] + EDGE_MARGIN
+    return darkest.clip(0, 1), brightest.clip(0, 1)
 
 
 def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> GaussianHead:
@@ -112,7 +138,7 @@ def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> Gaussia
         expression_weight=torch.from_numpy(points.expression_weight),
         pose_weight=torch.from_numpy(points.pose_weight),
         origin=torch.from_numpy(points.origin),
-        normals=torch.from_numpy(normals),
+        normals=torch.from_numpy(lit_normals(points, normals)),
         light=torch.from_numpy(fit_light(points, normals, head)),
         vertices=torch.from_numpy(portrait.vertices),
         triangles=torch.from_numpy(head.faces),

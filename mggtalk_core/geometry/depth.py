@@ -178,20 +178,24 @@ def _bare(portrait: Portrait, head: HeadModel, face: np.ndarray, barycentric: np
 
     Ears, scalp and the sides of the neck may lie under hair, a scarf or a collar, whose depth is another.
     """
-    outline = portrait.landmarks[list(OVAL)]
-    centre = outline.mean(0)
-    face_area = polygon_mask(centre + (outline - centre) * OUTLINE_GROWTH, portrait.image.shape[0])
     position = (portrait.vertices[head.faces[face]] * barycentric[..., None]).sum(2)
     chin_height = head.landmarks_of(portrait.vertices)[152, 1]
     neck = (np.abs(position[..., 0]) < NECK_HALF_WIDTH) & (position[..., 1] > chin_height)
-    return face_area | neck
+    return _face_area(portrait) | neck
+
+
+def _face_area(portrait: Portrait) -> np.ndarray:
+    """Pixels (S, S) bool inside the landmarks' outline of the face, a little grown."""
+    outline = portrait.landmarks[list(OVAL)]
+    centre = outline.mean(0)
+    return polygon_mask(centre + (outline - centre) * OUTLINE_GROWTH, portrait.image.shape[0])
 
 
 def _person(portrait: Portrait, head: HeadModel, face: np.ndarray) -> np.ndarray:
     """Person pixels: the mask, and the face itself also where the segmenter missed it."""
     centres = portrait.vertices[head.faces].mean(1)
     frontal = (centres[:, 1] < 0.125) & (centres[:, 2] < FACE_DEPTH)  # above the chin
-    on_face = (face >= 0) & frontal[face]
+    on_face = (face >= 0) & frontal[face] & _face_area(portrait)
     near_mask = gaussian_filter(portrait.alpha, portrait.image.shape[0] / 50) > 0.3
     return (portrait.alpha > VISIBLE_ALPHA) | (on_face & near_mask)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from ..headmodel.arkit import ARKIT_INDEX
 from ..headmodel.landmarks import INNER_LIP_RING, mouth_is_open
 from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
 from ..types import INTERIOR, PointCloud, Portrait
 from .binding import polygon_mask
-from .border import cut_columns
 from .mesh_raster import rasterize_mesh
 from .pose_weights import head_pose_weight
-from .projection import project, to_camera
+from .projection import project, to_camera, to_canonical
+from .scalp import SPLAT_RADIUS, hair_outline, hair_thickness
 from .surfels import MAX_OPACITY
 from .symmetry import in_free_space
 
@@ -23,7 +24,11 @@ CAVITY_SPACING, TEETH_SPACING, TONGUE_SPACING, EYE_SPACING, SKIN_SPACING = 0.002
 """Distance between sampled points, metres; finer where the eye looks."""
 
 DETAIL_SPACING = 0.0012
-"""The same for skin around eyes and mouth, which unfolds when they close and open."""
+"""The same for skin around eyes and mouth, which unfolds when they close and open, and for scalp that
+comes into view first."""
+
+BEHIND_OUTLINE = 0.05
+"""So far behind the outline of the head, metres, comes into view when it turns by 30 degrees."""
 
 MOUTH_SPLAT_REACH = 0.002
 """How far to the side of its centre a splat of the mouth is seen, metres: closed lips are deeper at their corners."""
@@ -49,7 +54,8 @@ NECK_HALF_WIDTH = 0.065
 
 def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> PointCloud:
     """Points on head-model surface that no pixel shows; colours are left to the decoder (black here)."""
-    vertices = points.portrait.vertices
+    outline = hair_outline(points.portrait, points.depth_map.on_head, head)
+    vertices = points.portrait.vertices + hair_thickness(points.portrait, outline, head)
     seen = np.zeros(len(head.faces), bool)
     on_model = points.depth_map.distance == 0
     seen[np.unique(points.depth_map.face[on_model & (points.depth_map.face >= 0)])] = True
@@ -62,6 +68,8 @@ def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> 
     eye_centres = np.array([vertices[head.part_vertices(part)].mean(0) for part in (LEFT_EYE, RIGHT_EYE)])
     near_eye = np.linalg.norm(centres[:, None] - eye_centres, axis=2).min(1)
     detailed = (near_eye < 0.028) | (np.linalg.norm((centres - mouth) * [0.8, 1.3, 1], axis=1) < 0.035)
+    behind = to_camera(centres, points.portrait.camera)[:, 2] - outline.centre[2]
+    detailed |= (centres[:, 1] < 0) & (np.abs(behind) < BEHIND_OUTLINE)
     shoulder = (centres[:, 1] > chin_height) & (np.abs(centres[:, 0]) > NECK_HALF_WIDTH)
     skin &= ~head.mouth_interior & (centres[:, 1] < COLLAR_HEIGHT) & ~shoulder
     groups = (
@@ -74,6 +82,8 @@ def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> 
     )
     sampled = [sample_faces(vertices, head.faces, np.flatnonzero(group), spacing) for group, spacing in groups]
     faces, barycentric, positions, axes = (np.concatenate(parts) for parts in zip(*sampled))
+    outer = (head.parts[faces] == SKIN) & ~head.mouth_interior[faces]
+    positions[outer] = within_outline(positions[outer], points.portrait)
     keep = in_free_space(positions, points, HIDDEN_MARGIN) | _outside_picture(positions, points)
     in_mouth = (head.parts[faces] >= TONGUE) | head.mouth_interior[faces]
     if not mouth_is_open(points.portrait.landmarks):
@@ -151,10 +161,34 @@ def sample_faces(
     return members[triangle], barycentric, positions, axes[triangle]
 
 
+def within_outline(positions: np.ndarray, portrait: Portrait) -> np.ndarray:
+    """Positions (N, 3) m, canonical, moved inward so far that their splats end where the person does in the photo.
+
+    Only those within a splat's reach of the outline: what is farther outside the photo contradicts anyway.
+    """
+    camera = portrait.camera
+    inside = portrait.alpha > 0.5
+    at_camera = to_camera(positions, camera)
+    columns, rows, depth = project(at_camera, camera).T
+    to_metres = depth / camera.K[0, 0]
+    within = distance_transform_edt(np.pad(inside, 1, mode="edge"))[1:-1, 1:-1]  # the crop's border is no outline
+    distance = gaussian_filter(within - distance_transform_edt(~inside), 1.0)
+    inward = np.stack(np.gradient(distance)[::-1], -1)
+    inward /= np.linalg.norm(inward, axis=-1, keepdims=True) + 1e-6
+    size = len(inside)
+    pixel = (rows.astype(int).clip(0, size - 1), columns.astype(int).clip(0, size - 1))
+    missing = SPLAT_RADIUS - distance[pixel] * to_metres
+    missing = np.where(missing < 2 * SPLAT_RADIUS, missing.clip(0), 0)
+    at_camera[:, :2] += missing[:, None] * inward[pixel]
+    return to_canonical(at_camera, camera)
+
+
 def _outside_picture(positions: np.ndarray, points: PointCloud) -> np.ndarray:
-    """Mask (N,) of positions (N, 3) beyond the crop, but not above hair cut by its upper edge, which goes on."""
+    """Mask (N,) of positions (N, 3) beyond the crop's sides and lower edge.
+
+    Not above it: hair that is cut there goes on (`above_photo`), and where none is, the photo has seen the head end.
+    """
     pixels = project(to_camera(positions, points.portrait.camera), points.portrait.camera)[:, :2]
     size = points.depth_map.depth.shape[0]
     columns, rows = pixels.T
-    under_hair = (rows < 1) & cut_columns(points)[columns.astype(int).clip(0, size - 1)]
-    return ~((pixels > 1) & (pixels < size - 1)).all(1) & ~under_hair
+    return (rows >= 1) & ~((pixels > 1) & (pixels < size - 1)).all(1)

@@ -18,6 +18,9 @@ HEAD_MODEL_FILE = Path(__file__).parent / "assets" / "head.safetensors"
 SKIN, LEFT_EYE, RIGHT_EYE, TONGUE, UPPER_TEETH, LOWER_TEETH = range(6)
 """Values of `HeadModel.parts`. Left and right are the subject's."""
 
+EAR_HEIGHTS, EAR_WIDTH = (-0.015, 0.06), 0.0725
+"""The average head's skin between these heights (metres below the eyes), farther than this from the middle, is ear."""
+
 
 @dataclass(frozen=True)
 class HeadModel:
@@ -53,6 +56,13 @@ class HeadModel:
         """For each of the 478 landmarks (478,) the one on the other side."""
         mean = self.landmarks_of(self.mean)
         return cKDTree(mean).query(mean * [-1, 1, 1])[1]
+
+    @property
+    def ears(self) -> np.ndarray:
+        """Mask (V,) of the ears' vertices: skin farther to the side than the skull, at their height."""
+        low, high = EAR_HEIGHTS
+        x, y = self.mean[:, 0], self.mean[:, 1]
+        return (np.abs(x) > EAR_WIDTH) & (y > low) & (y < high)
 
     def part_vertices(self, part: int) -> np.ndarray:
         """Indices (n,) of the vertices that belong to one of SKIN .. LOWER_TEETH."""

@@ -16,8 +16,9 @@ from ..headmodel.warp import warp_to_landmarks
 from ..types import Portrait
 from .background import remove_person
 from .crop import crop_box_inside, cut_square
+from .ears import with_ears
 from .lip_contour import refine_lip_contour
-from .parsing import person_mask
+from .parsing import coarse_person_mask, one_person, refine_edges
 from .tracking import FaceTracker, TrackedFace, search_faces, search_small_faces
 
 MIN_FACE_PIXELS = 24
@@ -92,7 +93,9 @@ def analyze_portrait(
         warnings.append(f"the head is turned {abs(yaw):.0f} degrees to the side; the far side is guessed")
 
     vertices = warp_to_landmarks(head, head.shape(fit.identity, fit.expression), fit, face.landmarks, K)
-    alpha = person_mask(image)
+    camera = camera_of(fit, K, size)
+    mask = with_ears(coarse_person_mask(image), image, face.landmarks, vertices, camera, head)
+    alpha = one_person(refine_edges(image, mask), face.landmarks)
     return Portrait(
         image=image,
         photo=photo,
@@ -103,7 +106,7 @@ def analyze_portrait(
         scores=face.scores,
         fit=fit,
         vertices=vertices,
-        camera=camera_of(fit, K, size),
+        camera=camera,
         warnings=tuple(warnings),
     )
 

@@ -1,0 +1,156 @@
+"""Hair over the hidden scalp, from the outline that the photo shows: the back of the head continues what is seen.
+
+The head model's skull is bald and of average size. Left as it is, a second, smaller (or larger) head comes into view
+behind the hair when the head turns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import binary_fill_holes, binary_opening, gaussian_filter1d, maximum_filter1d
+
+from ..headmodel.model import EAR_HEIGHTS, SKIN, HeadModel
+from ..portrait.skin import NEIGHBOURS, face_skin, like_skin, samples
+from ..types import Portrait
+from .depth import SILHOUETTE_DEPTH
+from .mesh_raster import rasterize_mesh
+from .pose_weights import smoothstep
+from .projection import project, to_camera, to_canonical
+from .surfels import SOLID_ALPHA
+
+SKULL_CENTRE = np.array([0.0, -0.025, SILHOUETTE_DEPTH], np.float32)
+"""Middle of the skull's widest section, canonical metres."""
+
+DIRECTIONS = 144
+"""Directions around the head in which its outline is looked up."""
+
+THINNEST, THICKEST = -0.012, 0.045
+"""Limits of the thickness, metres: wider is a hat's brim or hair that hangs beside the head."""
+
+SPLAT_RADIUS = 0.0025
+"""How far the splats of the scalp reach beyond it, metres: they must end where the person does."""
+
+NAPE = (0.02, 0.09)
+"""Heights between which hair becomes thin, metres below the eyes."""
+
+EDGE_WIDTH = 1 / 100
+"""Width of the person's edge, crop sides: its colours are mixed with the background's."""
+
+BESIDE_HEAD = 0.006
+"""Beside the ears only what reaches farther than this beyond the head model is hair, metres."""
+
+BALD = 0.3
+"""Where more of the outline than this looks like the face's skin, nothing tells hair from skin."""
+
+BEHIND = (-0.02, 0.0)
+"""Depths between which the hair begins, metres behind the outline's plane."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The person's outline around the head in the photo, in directions of the image plane."""
+
+    angles: np.ndarray  # (n,) rad, 0 towards the image's right, growing downward
+    centre: np.ndarray  # (3,) m, camera frame
+    middle: np.ndarray  # (2,) px, the centre in the photo
+    pixel: float  # m, size of a pixel at the centre
+    end: np.ndarray  # (n,) px from the middle to where the person ends
+    hair: np.ndarray  # (n,) px, width of what is neither face nor ear there; 0 where none is
+    thickness: np.ndarray  # (n,) m, of hair over the head model; above the ears measured, below them the nearest
+
+
+def hair_thickness(portrait: Portrait, outline: Outline, head: HeadModel) -> np.ndarray:
+    """Offsets (V, 3) m, canonical, that move the hidden scalp onto the hair the photo's outline tells of.
+
+    In the outline's plane the moved scalp ends where the person does, and goes on from there to the back with
+    thickness blended into the mean of all directions. Face, ears and neck are not moved.
+    """
+    away, angle, edge_on = _around(portrait.vertices, portrait, outline)
+    at_outline = np.interp(angle, outline.angles, outline.thickness, period=2 * np.pi)
+    amount = edge_on * at_outline + (1 - edge_on) * outline.thickness.mean()
+    amount *= ~head.ears
+    amount *= smoothstep((away[:, 2] - BEHIND[0]) / (BEHIND[1] - BEHIND[0]))
+    amount *= 1 - smoothstep((portrait.vertices[:, 1] - NAPE[0]) / (NAPE[1] - NAPE[0]))
+    length = np.linalg.norm(away, axis=1)
+    return ((amount / length)[:, None] * away @ portrait.camera.viewmat[:3, :3]).astype(np.float32)
+
+
+def outline_pixels(positions: np.ndarray, portrait: Portrait, outline: Outline) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (N, 2) row and column whose colours go on hidden scalp (N, 3) m, canonical, and for which (N,) there are.
+
+    What is some way behind the outline, along the scalp, looks like what is as far before it, in the picture: texture
+    goes on around the head without a seam, back and forth over the width of the hair.
+    """
+    away, angle, _ = _around(positions, portrait, outline)
+    end, hair = (np.interp(angle, outline.angles, what, period=2 * np.pi) for what in (outline.end, outline.hair))
+    edge = EDGE_WIDTH * len(portrait.image)
+    width = np.maximum(hair - edge, 1)
+    arc = np.maximum(np.arctan2(away[:, 2], np.hypot(away[:, 0], away[:, 1])), 0)
+    behind = arc * np.linalg.norm(away, axis=1) / outline.pixel
+    inward = edge + width - np.abs(behind % (2 * width) - width)
+    columns, rows = outline.middle[:, None] + (end - inward) * np.stack([np.cos(angle), np.sin(angle)])
+    return np.stack([rows, columns], 1), (hair > 2 * edge) & (away[:, 2] > BEHIND[0])
+
+
+def hair_outline(portrait: Portrait, on_head: np.ndarray, head: HeadModel) -> Outline:
+    """The photo's outline around the head; `on_head` (S, S) bool are pixels that show bare face or neck."""
+    camera, size = portrait.camera, len(portrait.image)
+    centre = to_camera(SKULL_CENTRE[None], camera)[0]
+    above_neck = (head.mean[head.faces, 1] < EAR_HEIGHTS[1]).all(1)
+    skin = (head.parts == SKIN) & above_neck
+    ear = head.ears[head.faces].any(1)
+    points = project(to_camera(portrait.vertices, camera), camera)
+    skull, ears = (np.isfinite(rasterize_mesh(points, head.faces[skin & part], size, size)[0]) for part in (~ear, ear))
+    person = binary_fill_holes(portrait.alpha > 0.5)
+    middle = (camera.K[:2, :2] @ centre[:2] + centre[2] * camera.K[:2, 2]) / centre[2]
+    pixel = centre[2] / camera.K[0, 0]
+
+    angles = np.linspace(-np.pi, np.pi, DIRECTIONS, endpoint=False)
+    direction = np.stack([np.cos(angles), np.sin(angles)], 1)
+    reach = np.arange(int(0.5 * size))
+    columns, rows = np.floor(middle + direction[:, None] * reach[:, None]).astype(int).transpose(2, 0, 1)
+    inside = (columns >= 0) & (columns < size) & (rows >= 0) & (rows < size)
+    columns, rows = columns.clip(0, size - 1), rows.clip(0, size - 1)
+
+    def last(mask: np.ndarray) -> np.ndarray:
+        return np.where(mask[rows, columns] & inside, reach, 0).max(1)
+
+    skull_end, ear_end = last(skull), last(ears)
+    beyond = ~(person[rows, columns] & inside) & (reach > (skull_end + THINNEST / pixel)[:, None])
+    person_end = np.where(beyond.any(1), beyond.argmax(1), len(reach))
+    thickness = ((person_end - skull_end) * pixel - SPLAT_RADIUS).clip(THINNEST, THICKEST)
+
+    ends = np.column_stack([direction * (skull_end * pixel)[:, None], np.zeros(DIRECTIONS)]) + centre
+    height = to_canonical(ends, camera)[:, 1]
+    above_ears = height < EAR_HEIGHTS[0]
+    thickness[above_ears] = gaussian_filter1d(thickness[above_ears], 2.0, mode="nearest")
+    thickness = np.interp(angles, angles[above_ears], thickness[above_ears], period=2 * np.pi)
+    beside = (person_end - np.maximum(ear_end, skull_end)) * pixel > BESIDE_HEAD
+    haired = above_ears | (beside & (height < EAR_HEIGHTS[1]))
+    ring = (reach < (person_end - EDGE_WIDTH * size)[:, None]) & (reach > (person_end - 3 * EDGE_WIDTH * size)[:, None])
+    bare = on_head | _skin_beside(portrait, rows[ring & above_ears[:, None]], columns[ring & above_ears[:, None]])
+    face_end = np.where(ring | (reach > person_end[:, None]), 0, np.where(bare[rows, columns], reach, 0)).max(1)
+    face_end = maximum_filter1d(face_end, 5, mode="wrap")
+    hair = np.where(haired, person_end - np.maximum(face_end, np.where(above_ears, 0, ear_end)), 0)
+    return Outline(angles, centre, middle, pixel, person_end.astype(float), hair.astype(float), thickness)
+
+
+def _skin_beside(portrait: Portrait, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Pixels (S, S) bool that look like the face rather than like some pixels (n,) of hair; none on bald heads."""
+    image, person = portrait.image, portrait.alpha > SOLID_ALPHA
+    skin, hair = face_skin(image, person, portrait.landmarks), samples(image[rows, columns])
+    bare = np.zeros_like(person)
+    if min(len(skin), len(hair)) < NEIGHBOURS or like_skin(hair[1::2], skin, hair[::2]).mean() > BALD:
+        return bare
+    bare[person] = like_skin(image[person], skin, hair)
+    return binary_opening(bare, iterations=max(1, len(image) // 256))
+
+
+def _around(positions: np.ndarray, portrait: Portrait, outline: Outline) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of positions (N, 3) m, canonical: offsets (N, 3) m from the outline's centre in the camera's axes, directions
+    (N,) rad in the image plane, and how far (N,) 0..1 they lie in the outline's plane rather than before or behind."""
+    away = to_camera(positions, portrait.camera) - outline.centre
+    angle = np.arctan2(away[:, 1], away[:, 0])
+    return away, angle, np.hypot(away[:, 0], away[:, 1]) / np.linalg.norm(away, axis=1)

@@ -1,0 +1,61 @@
+"""Ears that the segmenter missed: it often leaves them to the background, whole or half transparent."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import binary_dilation, binary_fill_holes, binary_opening, distance_transform_edt, label
+
+from ..geometry.mesh_raster import rasterize_mesh
+from ..geometry.projection import project, to_camera
+from ..headmodel.model import HeadModel
+from ..types import Camera
+from .skin import NEIGHBOURS, face_skin, like_skin, samples
+
+EAR_GROWTH = 0.016
+"""How far real ears reach beyond the head model's, metres."""
+
+SURE_PERSON, SURE_BACKGROUND = 0.9, 0.1
+"""The segmenter's confidences that are believed."""
+
+AROUND = 0.05
+"""The background beside an ear is learned from this far around it, metres."""
+
+TOO_ALIKE = 0.7
+"""Where more than this part of the background around looks like skin, nothing can be told."""
+
+
+def with_ears(
+    mask: np.ndarray,  # (S, S) 0..1, the segmenter's
+    image: np.ndarray,  # (S, S, 3) 0..1
+    landmarks: np.ndarray,  # (478, 2) px
+    vertices: np.ndarray,  # (V, 3) m, the fitted head
+    camera: Camera,
+    head: HeadModel,
+) -> np.ndarray:
+    """The mask (S, S) with what looks like skin and is joined to the person where the fitted head has its ears."""
+    size = len(image)
+    pixel = camera.viewmat[2, 3] / camera.K[0, 0]
+    points = project(to_camera(vertices, camera), camera)
+    skin = face_skin(image, mask > SURE_PERSON, landmarks)
+    mask = mask.copy()
+    for side in (-1, 1):
+        members = head.faces[(head.ears & (side * head.mean[:, 0] > 0))[head.faces].any(1)]
+        ear = np.isfinite(rasterize_mesh(points, members, size, size)[0])
+        if not ear.any() or not len(skin):
+            continue
+        near = distance_transform_edt(~ear) * pixel
+        around = (near > 1.5 * EAR_GROWTH) & (near < AROUND) & (mask < SURE_BACKGROUND)
+        background = samples(image[around])
+        if len(background) < NEIGHBOURS:
+            continue
+        unsure = (near < EAR_GROWTH) & (mask < SURE_PERSON)
+        if like_skin(background, skin, background).mean() > TOO_ALIKE:
+            continue
+        found = np.zeros((size, size), bool)
+        found[unsure] = like_skin(image[unsure], skin, background)
+        found = binary_opening(found, iterations=max(1, size // 512))
+        pieces, count = label(found | ((mask > SURE_PERSON) & (near < 2 * EAR_GROWTH)))
+        joined = np.unique(pieces[binary_dilation(mask > SURE_PERSON) & found])
+        found &= np.isin(pieces, joined[joined > 0])
+        mask[binary_fill_holes(found | (mask > SURE_PERSON)) & (near < EAR_GROWTH)] = 1.0
+    return mask
