@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import binary_fill_holes, binary_opening, gaussian_filter1d, maximum_filter1d
+from scipy.ndimage import binary_fill_holes, binary_opening, binary_propagation, gaussian_filter1d, maximum_filter1d
 
 from ..headmodel.model import EAR_HEIGHTS, SKIN, HeadModel
 from ..portrait.skin import NEIGHBOURS, face_skin, like_skin, samples
@@ -130,14 +130,15 @@ def hair_outline(portrait: Portrait, on_head: np.ndarray, head: HeadModel) -> Ou
     beside = (person_end - np.maximum(ear_end, skull_end)) * pixel > BESIDE_HEAD
     haired = above_ears | (beside & (height < EAR_HEIGHTS[1]))
     ring = (reach < (person_end - EDGE_WIDTH * size)[:, None]) & (reach > (person_end - 3 * EDGE_WIDTH * size)[:, None])
-    bare = on_head | _skin_beside(portrait, rows[ring & above_ears[:, None]], columns[ring & above_ears[:, None]])
+    around = ring & above_ears[:, None]
+    bare = binary_propagation(on_head, mask=on_head | _like_face(portrait, rows[around], columns[around]))
     face_end = np.where(ring | (reach > person_end[:, None]), 0, np.where(bare[rows, columns], reach, 0)).max(1)
     face_end = maximum_filter1d(face_end, 5, mode="wrap")
     hair = np.where(haired, person_end - np.maximum(face_end, np.where(above_ears, 0, ear_end)), 0)
     return Outline(angles, centre, middle, pixel, person_end.astype(float), hair.astype(float), thickness)
 
 
-def _skin_beside(portrait: Portrait, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def _like_face(portrait: Portrait, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Pixels (S, S) bool that look like the face rather than like some pixels (n,) of hair; none on bald heads."""
     image, person = portrait.image, portrait.alpha > SOLID_ALPHA
     skin, hair = face_skin(image, person, portrait.landmarks), samples(image[rows, columns])

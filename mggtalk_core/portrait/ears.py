@@ -17,6 +17,9 @@ EAR_GROWTH = 0.016
 SURE_PERSON, SURE_BACKGROUND = 0.9, 0.1
 """The segmenter's confidences that are believed."""
 
+GAP = 0.004
+"""Hair or shadow between ear and head is at most this wide, metres."""
+
 AROUND = 0.05
 """The background beside an ear is learned from this far around it, metres."""
 
@@ -55,7 +58,8 @@ def with_ears(
         found[unsure] = like_skin(image[unsure], skin, background)
         found = binary_opening(found, iterations=max(1, size // 512))
         pieces, count = label(found | ((mask > SURE_PERSON) & (near < 2 * EAR_GROWTH)))
-        joined = np.unique(pieces[binary_dilation(mask > SURE_PERSON) & found])
+        beside = binary_dilation(mask > SURE_PERSON, iterations=max(1, round(GAP / pixel)))
+        joined = np.unique(pieces[beside & found])
         found &= np.isin(pieces, joined[joined > 0])
         mask[binary_fill_holes(found | (mask > SURE_PERSON)) & (near < EAR_GROWTH)] = 1.0
     return mask

@@ -1,0 +1,152 @@
+"""What a turned head shows beside the photo's outline: ears, hair and neck, and where the person ends."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import shared_data
+from scipy.ndimage import distance_transform_edt
+
+from mggtalk_core.gaussians.hidden_colors import hidden_colors
+from mggtalk_core.gaussians.light import lit_normals
+from mggtalk_core.gaussians.sgp import edge_color_range
+from mggtalk_core.geometry.interior import within_outline
+from mggtalk_core.geometry.projection import project, to_camera, to_canonical
+from mggtalk_core.geometry.scalp import NAPE, SPLAT_RADIUS, hair_outline, hair_thickness, outline_pixels
+from mggtalk_core.headmodel.model import load_head_model
+from mggtalk_core.media.image import read_photo
+from mggtalk_core.portrait.analysis import analyze_portrait
+from mggtalk_core.portrait.ears import with_ears
+from mggtalk_core.portrait.parsing import coarse_person_mask, one_person, refine_edges
+from mggtalk_core.types import INTERIOR, VISIBLE
+
+
+@pytest.fixture(scope="module")
+def outline(demo_portrait, demo_points):
+    return hair_outline(demo_portrait, demo_points.depth_map.on_head, load_head_model())
+
+
+@pytest.mark.parametrize("size", [192, 256, 300, 512])
+def test_refining_the_mask_does_not_move_it(size):
+    """A filter window of an even number of pixels once moved it by three pixels at 256."""
+    y, x = np.mgrid[:size, :size] + 0.5
+    inward = 0.3 * size - np.hypot(x - size / 2, y - size / 2)
+    noise = np.random.default_rng(0).normal(0, 0.01, (size, size, 3))
+    image = (0.7 - 0.5 * np.clip(inward + 0.5, 0, 1)[..., None] + noise).clip(0, 1).astype(np.float32)
+    mask = refine_edges(image, np.clip(inward / (size / 64) + 0.5, 0, 1).astype(np.float32))
+    centre = [(mask * axis).sum() / mask.sum() - size / 2 for axis in (x, y)]
+    assert np.abs(centre).max() < 0.25
+    assert np.sqrt(mask.sum() / np.pi) == pytest.approx(0.3 * size, abs=0.25)
+
+
+def test_the_segmenters_mask_is_the_same_seen_in_a_mirror(demo_portrait):
+    """Its own enlarging put it to one side."""
+    large = np.ascontiguousarray(demo_portrait.image.repeat(3, 0).repeat(3, 1))
+    mask = coarse_person_mask(large)
+    mirrored = coarse_person_mask(np.ascontiguousarray(large[:, ::-1]))[:, ::-1]
+    shifts = np.arange(-6, 7)
+    differences = [np.abs(np.roll(mask, shift, 1) - mirrored)[:, 12:-12].mean() for shift in shifts]
+    assert abs(shifts[np.argmin(differences)]) <= 1
+
+
+def test_somebody_else_in_the_mask_is_dropped(demo_portrait):
+    mask = demo_portrait.alpha.copy()
+    mask[:30, :30] = 1
+    alone = one_person(mask, demo_portrait.landmarks)
+    assert alone[:30, :30].max() == 0
+    np.testing.assert_array_equal(alone[60:, 60:], mask[60:, 60:])
+
+
+def test_an_ear_that_the_segmenter_missed_is_found():
+    photo = read_photo(shared_data("dev/portraits/p02_man_beard_glasses.jpg"))
+    portrait = analyze_portrait(photo, size=256)
+    head = load_head_model()
+    coarse = coarse_person_mask(portrait.image)
+    found = with_ears(coarse, portrait.image, portrait.landmarks, portrait.vertices, portrait.camera, head)
+    ear = project(to_camera(portrait.vertices, portrait.camera), portrait.camera)[head.ears & (head.mean[:, 0] < 0)]
+    columns, rows = ear[:, :2].astype(int).T
+    assert coarse[rows, columns].mean() < 0.75 and found[rows, columns].mean() > 0.9
+    assert (found >= coarse).all()
+
+
+def test_hidden_scalp_ends_where_the_hair_does(demo_portrait, outline):
+    """The head model's skull lies centimetres inside this hair; moved, its outline is the photo's."""
+    head = load_head_model()
+    vertices = demo_portrait.vertices + hair_thickness(demo_portrait, outline, head)
+    away = to_camera(vertices, demo_portrait.camera) - outline.centre
+    in_plane = (np.abs(away[:, 2]) < 0.01) & (demo_portrait.vertices[:, 1] < -0.04) & ~head.ears
+    reach = np.hypot(away[in_plane, 0], away[in_plane, 1])
+    angle = np.arctan2(away[in_plane, 1], away[in_plane, 0])
+    person = np.interp(angle, outline.angles, outline.end, period=2 * np.pi) * outline.pixel
+    assert np.abs(reach - (person - SPLAT_RADIUS)).mean() < 0.006
+    bald = np.hypot(*(to_camera(demo_portrait.vertices, demo_portrait.camera) - outline.centre)[in_plane, :2].T)
+    assert np.abs(bald - person).mean() > 0.01
+    face = demo_portrait.vertices[:, 2] < 0.03
+    neck = demo_portrait.vertices[:, 1] > NAPE[1]
+    assert np.allclose(vertices[face | neck | head.ears], demo_portrait.vertices[face | neck | head.ears])
+
+
+def test_hair_goes_on_behind_the_outline_with_the_photos_texture(demo_portrait, outline):
+    """Just behind the outline is the pixel just inside of it; farther behind, one farther inside."""
+    angle = -np.pi / 2 + 0.4
+    end = np.interp(angle, outline.angles, outline.end) * outline.pixel
+    behind = np.array([0.0, 0.01, 0.02])
+    at_camera = outline.centre + np.stack(
+        [end * np.cos(angle) + 0 * behind, end * np.sin(angle) + 0 * behind, behind], 1
+    )
+    pixels, textured = outline_pixels(to_canonical(at_camera, demo_portrait.camera), demo_portrait, outline)
+    assert textured.all()
+    inside = end / outline.pixel - np.hypot(*(pixels[:, ::-1] - outline.middle).T)
+    assert 0 < inside[0] < 5 and (np.diff(inside) > 0.6 * 0.01 / outline.pixel).all()
+
+
+def test_a_hidden_neck_has_the_necks_colour_not_the_collars(demo_points):
+    """The demo's turtleneck is black and the collar behind it pale."""
+    hidden = np.flatnonzero(demo_points.origin == INTERIOR)
+    position = demo_points.positions[hidden]
+    head = load_head_model()
+    chin = head.landmarks_of(demo_points.portrait.vertices)[152, 1]
+    nape = (position[:, 1] > chin - 0.01) & (position[:, 1] < chin + 0.01) & (position[:, 2] > 0.09)
+    nape &= head.parts[demo_points.faces[hidden]] == 0
+    colors = hidden_colors(demo_points, hidden[nape], head)
+    skin = demo_points.colors[
+        (demo_points.origin == VISIBLE) & demo_points.depth_map.on_head[tuple(demo_points.pixels.clip(0).T)]
+    ]
+    hue = (colors[:, 0] - colors[:, 2]).mean()
+    assert hue > 0.5 * (skin[:, 0] - skin[:, 2]).mean() > 0.05  # skin is warm; the collar is bluish
+
+
+def test_hidden_surface_stays_within_the_outline(demo_portrait):
+    camera = demo_portrait.camera
+    rng = np.random.default_rng(0)
+    positions = demo_portrait.vertices[rng.integers(len(demo_portrait.vertices), size=2000)].astype(np.float64)
+    moved = within_outline(positions, demo_portrait)
+    distance_outside = distance_transform_edt(demo_portrait.alpha <= 0.5)  # px
+    was = distance_outside[tuple(project(to_camera(positions, camera), camera)[:, 1::-1].T.astype(int).clip(0, 255))]
+    now = distance_outside[tuple(project(to_camera(moved, camera), camera)[:, 1::-1].T.astype(int).clip(0, 255))]
+    near = (was > 0) & (was * 0.0013 < 0.8 * SPLAT_RADIUS)  # a pixel is 1.3 mm
+    assert near.any() and (now[near] == 0).mean() > 0.8
+    assert np.linalg.norm(moved - positions, axis=1).max() < 2.1 * SPLAT_RADIUS
+    deep = np.linalg.norm(moved - positions, axis=1) < 1e-6
+    assert 0.5 < deep.mean() < 1
+
+
+def test_splats_at_the_edge_have_colours_of_the_person(demo_portrait):
+    image = np.full_like(demo_portrait.image, 0.9)
+    disc = np.hypot(*(np.mgrid[:256, :256] - 128)) < 60
+    image[disc] = [0.3, 0.2, 0.1]
+    alpha = (np.hypot(*(np.mgrid[:256, :256] - 128)) < 64).astype(np.float32)  # four pixels too wide
+    darkest, brightest = edge_color_range(replace(demo_portrait, image=image, alpha=alpha))
+    rim = (alpha > 0) & (np.hypot(*(np.mgrid[:256, :256] - 128)) > 63)
+    assert brightest[disc & (np.hypot(*(np.mgrid[:256, :256] - 128)) < 50)].min() == 1  # free inside
+    assert (darkest <= brightest).all()
+    clean = edge_color_range(replace(demo_portrait, image=image, alpha=disc.astype(np.float32)))[1]
+    assert clean[~disc & rim].max() < 0.4  # as dark as the disc, not as the wall
+
+
+def test_light_does_not_darken_what_faces_away(demo_points):
+    normals = np.tile(demo_points.portrait.camera.viewmat[2, :3], (len(demo_points), 1))  # all away from the camera
+    lit = lit_normals(demo_points, normals)
+    hidden = demo_points.origin != VISIBLE
+    assert np.abs(lit[hidden] @ normals[0]).max() < 1e-3
+    np.testing.assert_allclose(lit[~hidden], normals[~hidden], atol=1e-5)
