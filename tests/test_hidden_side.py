@@ -9,7 +9,7 @@ from scipy.ndimage import distance_transform_edt
 
 from mggtalk_core.gaussians.hidden_colors import hidden_colors
 from mggtalk_core.gaussians.light import lit_normals
-from mggtalk_core.gaussians.sgp import edge_color_range
+from mggtalk_core.gaussians.sgp import color_range
 from mggtalk_core.geometry.interior import within_outline
 from mggtalk_core.geometry.projection import project, to_camera, to_canonical
 from mggtalk_core.geometry.scalp import NAPE, SPLAT_RADIUS, hair_outline, hair_thickness, outline_pixels
@@ -131,17 +131,28 @@ def test_hidden_surface_stays_within_the_outline(demo_portrait):
     assert 0.5 < deep.mean() < 1
 
 
-def test_splats_at_the_edge_have_colours_of_the_person(demo_portrait):
+def test_splats_at_the_edge_have_colours_of_the_person(demo_portrait, demo_points):
+    """Even where the mask is four pixels too wide; inside they are free."""
+    radius = np.hypot(*(np.mgrid[:256, :256] - 128))
     image = np.full_like(demo_portrait.image, 0.9)
-    disc = np.hypot(*(np.mgrid[:256, :256] - 128)) < 60
-    image[disc] = [0.3, 0.2, 0.1]
-    alpha = (np.hypot(*(np.mgrid[:256, :256] - 128)) < 64).astype(np.float32)  # four pixels too wide
-    darkest, brightest = edge_color_range(replace(demo_portrait, image=image, alpha=alpha))
-    rim = (alpha > 0) & (np.hypot(*(np.mgrid[:256, :256] - 128)) > 63)
-    assert brightest[disc & (np.hypot(*(np.mgrid[:256, :256] - 128)) < 50)].min() == 1  # free inside
+    image[radius < 60] = [0.3, 0.2, 0.1]
+    frontal = np.broadcast_to(np.array([0, 0, -1], np.float32), image.shape)
+    depth_map = replace(demo_points.depth_map, normals=frontal)
+    portrait = replace(demo_portrait, image=image, alpha=(radius < 61).astype(np.float32))
+    darkest, brightest = color_range(portrait, depth_map)
     assert (darkest <= brightest).all()
-    clean = edge_color_range(replace(demo_portrait, image=image, alpha=disc.astype(np.float32)))[1]
-    assert clean[~disc & rim].max() < 0.4  # as dark as the disc, not as the wall
+    assert brightest[radius < 55].min() == 1 and darkest[radius < 55].max() == 0
+    assert brightest[(radius > 60) & (radius < 61)].max() < 0.4  # as dark as the disc, not as the wall
+
+
+def test_skin_seen_at_a_grazing_angle_is_not_sharpened_beyond_its_surroundings(demo_portrait, demo_points):
+    """Contrast of single pixels there turned into grain on cheeks and stubble."""
+    darkest, brightest = color_range(demo_portrait, demo_points.depth_map)
+    solid = demo_portrait.alpha > 0.99
+    facing = -demo_points.depth_map.normals[..., 2]
+    solid[int(demo_portrait.landmarks[152, 1]) :] = False
+    room = (brightest - darkest).mean(-1)
+    assert room[solid & (facing > 0.6)].mean() > 0.9 and room[solid & (facing < 0.4)].mean() < 0.5
 
 
 def test_light_does_not_darken_what_faces_away(demo_points):

@@ -17,7 +17,7 @@ from ..headmodel.model import SKIN, HeadModel, load_head_model
 from ..headmodel.personal import personal_expression_basis
 from ..model import MGGTalkModel
 from ..rendering.rasterizer import render
-from ..types import INTERIOR, VISIBLE, PointCloud, Portrait
+from ..types import INTERIOR, VISIBLE, DepthMap, PointCloud, Portrait
 from .decoders import apply_residual, hidden_inputs, mouth_part, toned, visible_inputs
 from .densify import add_children, parent_inputs
 from .head import GaussianHead, covars_from_axes
@@ -33,6 +33,9 @@ SHARPENING_STEP = 0.8
 EDGE_WIDTH, EDGE_LOOK, EDGE_MARGIN = 1 / 170, 1 / 64, 0.05
 """Width of the person's edge, whose colours are not trusted, and how far around those inside of it are looked at, in
 crop sides; and how much darker or brighter than those an edge's colour may be."""
+
+GRAZING = 0.5
+"""Cosine of the angle between view and surface below which the photo sees it at a grazing angle."""
 
 COLOR_TRUST = (0.2, 0.9)
 """Mask values between which a pixel's colour error begins to count: where the mask is low, it is the background's."""
@@ -75,7 +78,7 @@ def _reproduce_photo(seen: PointCloud) -> tuple[np.ndarray, np.ndarray]:
     low, high = COLOR_TRUST
     color_step = SHARPENING_STEP * np.clip((alpha - low) / (high - low), 0, 1)[:, None]
     soft = seen.opacities < MAX_OPACITY  # elsewhere the surface is solid, whatever the mask says
-    darkest, brightest = (bound[rows, columns] for bound in edge_color_range(portrait))
+    darkest, brightest = (bound[rows, columns] for bound in color_range(portrait, seen.depth_map))
     colors, opacities = seen.colors.copy(), seen.opacities.copy()
     for _ in range(SHARPENING_ITERATIONS):
         rendered = render(
@@ -89,24 +92,30 @@ def _reproduce_photo(seen: PointCloud) -> tuple[np.ndarray, np.ndarray]:
     return colors.astype(np.float32), opacities.astype(np.float32)
 
 
-def edge_color_range(portrait: Portrait) -> tuple[np.ndarray, np.ndarray]:
-    """Darkest and brightest colour (S, S, 3) each that a pixel's splat may have: 0 to 1, but near the person's edge no
-    more than the person has farther inside.
+def color_range(portrait: Portrait, depth_map: DepthMap) -> tuple[np.ndarray, np.ndarray]:
+    """Darkest and brightest colour (S, S, 3) each that a pixel's splat may have: 0 to 1, with two exceptions.
 
-    Edge pixels are half background, and a matte is never exact: unbounded, they come out in colours that nobody has,
-    which draw a line across the head as soon as it turns.
+    Where the photo sees the surface at a grazing angle, no more than the pixels around: turned into view, such a splat
+    is many pixels wide, and contrast that made the photo sharp becomes grain.
+    Near the person's edge, no more than the person has farther inside. Edge pixels are half background, and a matte is
+    never exact: unbounded, they come out in colours that nobody has, a line across the head as soon as it turns.
     """
-    size = len(portrait.image)
+    image, size = portrait.image, len(portrait.image)
+    darkest, brightest = np.zeros_like(image), np.ones_like(image)
+    grazing = -depth_map.normals[..., 2] < GRAZING
+    around = (3, 3, 1)
+    darkest[grazing] = minimum_filter(image, around)[grazing]
+    brightest[grazing] = maximum_filter(image, around)[grazing]
     solid = binary_erosion(portrait.alpha > SOLID_ALPHA, iterations=max(1, round(EDGE_WIDTH * size)), border_value=1)
-    darkest, brightest = np.zeros_like(portrait.image), np.ones_like(portrait.image)
     if not solid.any():
         return darkest, brightest
     nearest = distance_transform_edt(~solid, return_distances=False, return_indices=True)[:, ~solid]
     window = (2 * max(1, round(EDGE_LOOK * size)) + 1,) * 2 + (1,)
     inside = solid[..., None]
-    darkest[~solid] = minimum_filter(np.where(inside, portrait.image, 1), window)[tuple(nearest)] - EDGE_MARGIN
-    brightest[~solid] = maximum_filter(np.where(inside, portrait.image, 0), window)[tuple(nearest)] + EDGE_MARGIN
-    return darkest.clip(0, 1), brightest.clip(0, 1)
+    lowest = minimum_filter(np.where(inside, image, 1), window)[tuple(nearest)] - EDGE_MARGIN
+    highest = maximum_filter(np.where(inside, image, 0), window)[tuple(nearest)] + EDGE_MARGIN
+    darkest[~solid], brightest[~solid] = lowest.clip(0, 1), highest.clip(0, 1)
+    return darkest, brightest
 
 
 def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> GaussianHead:
