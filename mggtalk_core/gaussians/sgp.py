@@ -30,9 +30,10 @@ SHARPENING_ITERATIONS = 8
 SHARPENING_STEP = 0.8
 """Van Cittert relaxation: how much of the remaining error one iteration adds."""
 
-EDGE_WIDTH, EDGE_LOOK, EDGE_MARGIN = 1 / 170, 1 / 64, 0.05
-"""Width of the person's edge, whose colours are not trusted, and how far around those inside of it are looked at, in
-crop sides; and how much darker or brighter than those an edge's colour may be."""
+EDGE_WIDTH, EDGE_REACH, EDGE_LOOK, EDGE_MARGIN = 1 / 170, 1 / 100, 1 / 64, 0.05
+"""Width of the person's edge, whose colours are not trusted, how far outward that holds (beyond are loose hair and
+guesses), and how far around those inside of it are looked at, in crop sides; and how much darker or brighter than those
+an edge's colour may be."""
 
 GRAZING = 0.5
 """Cosine of the angle between view and surface below which the photo sees it at a grazing angle."""
@@ -109,12 +110,14 @@ def color_range(portrait: Portrait, depth_map: DepthMap) -> tuple[np.ndarray, np
     solid = binary_erosion(portrait.alpha > SOLID_ALPHA, iterations=max(1, round(EDGE_WIDTH * size)), border_value=1)
     if not solid.any():
         return darkest, brightest
-    nearest = distance_transform_edt(~solid, return_distances=False, return_indices=True)[:, ~solid]
+    distance, nearest = distance_transform_edt(~solid, return_indices=True)
+    edge = (distance > 0) & (distance < EDGE_REACH * size)
+    nearest = tuple(nearest[:, edge])
     window = (2 * max(1, round(EDGE_LOOK * size)) + 1,) * 2 + (1,)
     inside = solid[..., None]
-    lowest = minimum_filter(np.where(inside, image, 1), window)[tuple(nearest)] - EDGE_MARGIN
-    highest = maximum_filter(np.where(inside, image, 0), window)[tuple(nearest)] + EDGE_MARGIN
-    darkest[~solid], brightest[~solid] = lowest.clip(0, 1), highest.clip(0, 1)
+    lowest = minimum_filter(np.where(inside, image, 1), window)[nearest] - EDGE_MARGIN
+    highest = maximum_filter(np.where(inside, image, 0), window)[nearest] + EDGE_MARGIN
+    darkest[edge], brightest[edge] = lowest.clip(0, 1), highest.clip(0, 1)
     return darkest, brightest
 
 
