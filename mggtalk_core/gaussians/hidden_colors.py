@@ -42,7 +42,7 @@ above the ears (not of ears), if the photo shows so many points of that."""
 HAIR_BLUR = 1 / 512
 """Standard deviation by which hair is blurred, crop sides: splats of the scalp are no finer."""
 
-NECK_TOP, NECK_FRONT, ENOUGH_NECK = (0.06, 0.09), (0.03, 0.06), 50
+NECK_TOP, NECK_FRONT, ENOUGH_NECK = (0.03, 0.06), (0.03, 0.06), 50
 """Heights (metres below the eyes) and depths between which hidden skin becomes neck, and how many points of the neck
 the photo must show: around the neck goes what it shows in the middle, not the collar or the hair beside it."""
 
