@@ -41,6 +41,9 @@ EDGE_WIDTH = 1 / 100
 BESIDE_HEAD = 0.006
 """Beside the ears only what reaches farther than this beyond the head model is hair, metres."""
 
+COARSE = 256
+"""Pixels per side, about, that are asked whether they look like skin or hair."""
+
 BALD = 0.3
 """Where more of the outline than this looks like the face's skin, nothing tells hair from skin."""
 
@@ -142,11 +145,13 @@ def _like_face(portrait: Portrait, rows: np.ndarray, columns: np.ndarray) -> np.
     """Pixels (S, S) bool that look like the face rather than like some pixels (n,) of hair; none on bald heads."""
     image, person = portrait.image, portrait.alpha > SOLID_ALPHA
     skin, hair = face_skin(image, person, portrait.landmarks), samples(image[rows, columns])
-    bare = np.zeros_like(person)
     if min(len(skin), len(hair)) < NEIGHBOURS or like_skin(hair[1::2], skin, hair[::2]).mean() > BALD:
-        return bare
-    bare[person] = like_skin(image[person], skin, hair)
-    return binary_opening(bare, iterations=max(1, len(image) // 256))
+        return np.zeros_like(person)
+    step = max(1, len(image) // COARSE)
+    some, some_person = (each[step // 2 :: step, step // 2 :: step] for each in (image, person))
+    bare = np.zeros_like(some_person)
+    bare[some_person] = like_skin(some[some_person], skin, hair)
+    return binary_opening(bare).repeat(step, 0).repeat(step, 1)[: len(image), : len(image)]
 
 
 def _around(positions: np.ndarray, portrait: Portrait, outline: Outline) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
