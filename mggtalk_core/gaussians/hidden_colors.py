@@ -15,7 +15,7 @@ from ..geometry.scalp import hair_outline, outline_pixels
 from ..geometry.surfels import SOLID_ALPHA
 from ..headmodel.landmarks import LEFT_EYE_RING, RIGHT_EYE_RING, inter_ocular_distance
 from ..headmodel.model import EAR_HEIGHTS, LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
-from ..types import INTERIOR, VISIBLE, PointCloud
+from ..types import INTERIOR, VISIBLE, PointCloud, Portrait
 
 TOOTH_WHITE = np.array([1.0, 0.97, 0.92], np.float32)
 UPPER_TOOTH_WIDTHS = (0.0085, 0.0065, 0.0075, 0.007, 0.007, 0.010)
@@ -154,27 +154,21 @@ def _eye_colors(points: PointCloud, positions: np.ndarray, head: HeadModel, skin
 
 
 def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> np.ndarray:
-    """Hidden skin: the mean of the nearest known colours; on eyelids of skin above the eye, not of lashes."""
+    """Hidden skin and hair: the mean of the nearest known colours, but for scalp, neck and eyelids."""
     outer = (head.parts[points.faces] == SKIN) & ~head.mouth_interior[points.faces]  # not the teeth beside a lip
-    portrait = points.portrait
-    size = portrait.image.shape[0]
-    solid = binary_erosion(portrait.alpha > SOLID_ALPHA, iterations=round(EDGE_WIDTH * size), border_value=1)
-    rows, columns = points.pixels.clip(0).T
-    known = (points.origin != INTERIOR) & outer & solid[rows, columns]
+    shown = (points.origin != INTERIOR) & outer
+    known = shown & _away_from_the_edge(points)
+    known = known if known.any() else shown
     colors = _nearest_colors(points, known, positions)
     above_ears = known & (points.positions[:, 1] < EAR_HEIGHTS[0])
     if above_ears.sum() > ENOUGH_SCALP:
-        hair = 1 - smoothstep((positions[:, 1:2] - HAIR_LINE[0]) / (HAIR_LINE[1] - HAIR_LINE[0]))
-        strands = _nearest_colors(points, above_ears, positions)
-        outline = hair_outline(portrait, points.depth_map.on_head, head)
-        pixels, textured = outline_pixels(positions, portrait, outline)
-        soft = gaussian_filter(portrait.image, (HAIR_BLUR * size, HAIR_BLUR * size, 0))
-        for channel in range(3):
-            texture = map_coordinates(soft[..., channel], pixels[textured].T - 0.5, order=1, mode="nearest")
-            strands[textured, channel] = texture
-        hair[textured] = 1
-        colors += hair * (strands - colors)
-    chin_height = head.landmarks_of(portrait.vertices)[152, 1]
+        height = (positions[:, 1:2] - HAIR_LINE[0]) / (HAIR_LINE[1] - HAIR_LINE[0])
+        colors += (1 - smoothstep(height)) * (_nearest_colors(points, above_ears, positions) - colors)
+        texture, textured = _continued_hair(points, positions, head)
+        colors[textured] = texture[textured]
+
+    rows, columns = points.pixels.clip(0).T
+    chin_height = head.landmarks_of(points.portrait.vertices)[152, 1]
     bare_neck = known & (points.origin == VISIBLE) & points.depth_map.on_head[rows, columns]
     bare_neck &= points.positions[:, 1] > chin_height
     if bare_neck.sum() > ENOUGH_NECK:
@@ -183,24 +177,50 @@ def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> 
         around = _nearest_colors(points, bare_neck, positions, importance=AROUND_NECK)
         colors += neck[:, None] * (around - colors)
 
-    eyes = np.zeros((size, size), bool)
-    for ring in (RIGHT_EYE_RING, LEFT_EYE_RING):
-        # The lid outline grown by a lash's length.
-        outline = portrait.landmarks[list(ring)]
-        grow = 0.08 * inter_ocular_distance(portrait.landmarks)
-        centre = outline.mean(0)
-        direction = outline - centre
-        length = np.linalg.norm(direction, axis=1, keepdims=True) + 1e-9
-        eyes |= polygon_mask(centre + direction * (1 + grow / length), size)
-    skin = (points.origin == VISIBLE) & (head.parts[points.faces] == SKIN) & (points.expression_weight > 0.9)
-    lid_source = skin & ~eyes[rows, columns]
-    centres = np.array([portrait.vertices[head.part_vertices(part)].mean(0) for part in (LEFT_EYE, RIGHT_EYE)])
+    lid_source = (points.origin == VISIBLE) & (head.parts[points.faces] == SKIN) & (points.expression_weight > 0.9)
+    lid_source &= ~_eyes_and_lashes(points.portrait)[rows, columns]
+    vertices = points.portrait.vertices
+    centres = np.array([vertices[head.part_vertices(part)].mean(0) for part in (LEFT_EYE, RIGHT_EYE)])
     on_lid = np.linalg.norm(positions[:, None] - centres, axis=2).min(1) < LID_REACH
     if on_lid.any() and lid_source.any():
         above = positions[on_lid] + np.array([0, -0.007, -0.005], np.float32)
         _, nearest = cKDTree(points.positions[lid_source]).query(above, k=12)
         colors[on_lid] = points.colors[lid_source][nearest].mean(1) * 0.95
     return colors
+
+
+def _away_from_the_edge(points: PointCloud) -> np.ndarray:
+    """Mask (N,) of points whose pixels are surely the person's."""
+    alpha = points.portrait.alpha
+    solid = binary_erosion(alpha > SOLID_ALPHA, iterations=round(EDGE_WIDTH * len(alpha)), border_value=1)
+    rows, columns = points.pixels.clip(0).T
+    return solid[rows, columns]
+
+
+def _continued_hair(points: PointCloud, positions: np.ndarray, head: HeadModel) -> tuple[np.ndarray, np.ndarray]:
+    """Colours (n, 3) of the photo's hair, or bare scalp, going on behind its outline, and for which (n,) there are."""
+    image = points.portrait.image
+    outline = hair_outline(points.portrait, points.depth_map.on_head, head)
+    pixels, textured = outline_pixels(positions, points.portrait, outline)
+    sigma = HAIR_BLUR * len(image)
+    soft = gaussian_filter(image, (sigma, sigma, 0))
+    where = pixels.T - 0.5
+    texture = [map_coordinates(soft[..., channel], where, order=1, mode="nearest") for channel in range(3)]
+    return np.stack(texture, 1), textured
+
+
+def _eyes_and_lashes(portrait: Portrait) -> np.ndarray:
+    """Pixels (S, S) bool inside the lids' outlines, grown by a lash's length."""
+    size = len(portrait.image)
+    eyes = np.zeros((size, size), bool)
+    for ring in (RIGHT_EYE_RING, LEFT_EYE_RING):
+        outline = portrait.landmarks[list(ring)]
+        grow = 0.08 * inter_ocular_distance(portrait.landmarks)
+        centre = outline.mean(0)
+        direction = outline - centre
+        length = np.linalg.norm(direction, axis=1, keepdims=True) + 1e-9
+        eyes |= polygon_mask(centre + direction * (1 + grow / length), size)
+    return eyes
 
 
 def _nearest_colors(
