@@ -159,13 +159,17 @@ def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> 
     shown = (points.origin != INTERIOR) & outer
     known = shown & _away_from_the_edge(points)
     known = known if known.any() else shown
-    colors = _nearest_colors(points, known, positions)
+    colors = np.empty((len(positions), 3), np.float32)
+    textured = np.zeros(len(positions), bool)
     above_ears = known & (points.positions[:, 1] < EAR_HEIGHTS[0])
-    if above_ears.sum() > ENOUGH_SCALP:
-        height = (positions[:, 1:2] - HAIR_LINE[0]) / (HAIR_LINE[1] - HAIR_LINE[0])
-        colors += (1 - smoothstep(height)) * (_nearest_colors(points, above_ears, positions) - colors)
+    haired = above_ears.sum() > ENOUGH_SCALP
+    if haired:
         texture, textured = _continued_hair(points, positions, head)
         colors[textured] = texture[textured]
+    colors[~textured] = _nearest_colors(points, known, positions[~textured])
+    if haired:
+        hair = 1 - smoothstep((positions[:, 1] - HAIR_LINE[0]) / (HAIR_LINE[1] - HAIR_LINE[0]))
+        _mix(colors, np.where(textured, 0, hair), points, above_ears, positions)
 
     rows, columns = points.pixels.clip(0).T
     chin_height = head.landmarks_of(points.portrait.vertices)[152, 1]
@@ -174,8 +178,7 @@ def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> 
     if bare_neck.sum() > ENOUGH_NECK:
         low = smoothstep((positions[:, 1] - NECK_TOP[0]) / (NECK_TOP[1] - NECK_TOP[0]))
         neck = low * smoothstep((positions[:, 2] - NECK_FRONT[0]) / (NECK_FRONT[1] - NECK_FRONT[0]))
-        around = _nearest_colors(points, bare_neck, positions, importance=AROUND_NECK)
-        colors += neck[:, None] * (around - colors)
+        _mix(colors, neck, points, bare_neck, positions, importance=AROUND_NECK)
 
     lid_source = (points.origin == VISIBLE) & (head.parts[points.faces] == SKIN) & (points.expression_weight > 0.9)
     lid_source &= ~_eyes_and_lashes(points.portrait)[rows, columns]
@@ -221,6 +224,20 @@ def _eyes_and_lashes(portrait: Portrait) -> np.ndarray:
         length = np.linalg.norm(direction, axis=1, keepdims=True) + 1e-9
         eyes |= polygon_mask(centre + direction * (1 + grow / length), size)
     return eyes
+
+
+def _mix(
+    colors: np.ndarray,
+    amount: np.ndarray,
+    points: PointCloud,
+    known: np.ndarray,
+    positions: np.ndarray,
+    importance: tuple[float, float, float] = (1, 1, 1),
+) -> None:
+    """Move colours (n, 3), in place, by an amount (n,) 0..1 towards those of the nearest of some points (N,)."""
+    some = amount > 0
+    nearest = _nearest_colors(points, known, positions[some], importance)
+    colors[some] += amount[some, None] * (nearest - colors[some])
 
 
 def _nearest_colors(
