@@ -41,7 +41,7 @@ EDGE_WIDTH = 1 / 100
 BESIDE_HEAD = 0.006
 """Beside the ears only what reaches farther than this beyond the head model is hair, metres."""
 
-COARSE = 256
+COARSE = 128
 """Pixels per side, about, that are asked whether they look like skin or hair."""
 
 BALD = 0.3
