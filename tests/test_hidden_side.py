@@ -7,6 +7,7 @@ import pytest
 from conftest import shared_data
 from scipy.ndimage import distance_transform_edt
 
+from mggtalk_core.assets import DEMO_PORTRAIT
 from mggtalk_core.gaussians.hidden_colors import hidden_colors
 from mggtalk_core.gaussians.light import lit_normals
 from mggtalk_core.gaussians.sgp import color_range
@@ -15,6 +16,7 @@ from mggtalk_core.geometry.projection import project, to_camera, to_canonical
 from mggtalk_core.geometry.scalp import NAPE, SPLAT_RADIUS, hair_outline, hair_thickness, outline_pixels
 from mggtalk_core.headmodel.model import load_head_model
 from mggtalk_core.media.image import read_photo
+from mggtalk_core.pipeline import build_head
 from mggtalk_core.portrait.analysis import analyze_portrait
 from mggtalk_core.portrait.ears import with_ears
 from mggtalk_core.portrait.parsing import coarse_person_mask, one_person, refine_edges
@@ -161,3 +163,8 @@ def test_light_does_not_darken_what_faces_away(demo_points):
     hidden = demo_points.origin != VISIBLE
     assert np.abs(lit[hidden] @ normals[0]).max() < 1e-3
     np.testing.assert_allclose(lit[~hidden], normals[~hidden], atol=1e-5)
+
+
+def test_crops_of_odd_sizes_work():
+    """Ears and hair are looked up on coarser grids, which need not divide the crop."""
+    assert len(build_head(read_photo(DEMO_PORTRAIT), size=301))

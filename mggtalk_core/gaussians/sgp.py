@@ -35,6 +35,9 @@ EDGE_WIDTH, EDGE_REACH, EDGE_LOOK, EDGE_MARGIN = 1 / 170, 1 / 100, 1 / 64, 0.05
 guesses), and how far around those inside of it are looked at, in crop sides; and how much darker or brighter than those
 an edge's colour may be."""
 
+ENOUGH_PIXELS = 512
+"""Pixels per side, about, that are asked how dark and bright a person is near the edge."""
+
 GRAZING = 0.5
 """Cosine of the angle between view and surface below which the photo sees it at a grazing angle."""
 
@@ -112,11 +115,12 @@ def color_range(portrait: Portrait, depth_map: DepthMap) -> tuple[np.ndarray, np
         return darkest, brightest
     distance, nearest = distance_transform_edt(~solid, return_indices=True)
     edge = (distance > 0) & (distance < EDGE_REACH * size)
-    nearest = tuple(nearest[:, edge])
-    window = (2 * max(1, round(EDGE_LOOK * size)) + 1,) * 2 + (1,)
-    inside = solid[..., None]
-    lowest = minimum_filter(np.where(inside, image, 1), window)[nearest] - EDGE_MARGIN
-    highest = maximum_filter(np.where(inside, image, 0), window)[nearest] + EDGE_MARGIN
+    step = max(1, size // ENOUGH_PIXELS)
+    nearest = tuple(nearest[:, edge] // step)
+    window = (2 * max(1, round(EDGE_LOOK * size / step)) + 1,) * 2 + (1,)
+    some, inside = image[::step, ::step], solid[::step, ::step, None]
+    lowest = minimum_filter(np.where(inside, some, 1), window)[nearest] - EDGE_MARGIN
+    highest = maximum_filter(np.where(inside, some, 0), window)[nearest] + EDGE_MARGIN
     darkest[edge], brightest[edge] = lowest.clip(0, 1), highest.clip(0, 1)
     return darkest, brightest
 

@@ -148,7 +148,7 @@ def _like_face(portrait: Portrait, rows: np.ndarray, columns: np.ndarray) -> np.
     if min(len(skin), len(hair)) < NEIGHBOURS or like_skin(hair[1::2], skin, hair[::2]).mean() > BALD:
         return np.zeros_like(person)
     step = max(1, len(image) // COARSE)
-    some, some_person = (each[step // 2 :: step, step // 2 :: step] for each in (image, person))
+    some, some_person = (each[::step, ::step] for each in (image, person))
     bare = np.zeros_like(some_person)
     bare[some_person] = like_skin(some[some_person], skin, hair)
     return binary_opening(bare).repeat(step, 0).repeat(step, 1)[: len(image), : len(image)]

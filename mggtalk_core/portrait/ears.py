@@ -23,6 +23,9 @@ GAP = 0.004
 AROUND = 0.05
 """The background beside an ear is learned from this far around it, metres."""
 
+ENOUGH_PIXELS = 512
+"""Pixels per side, about, that are looked at: the mask's edges are refined afterwards."""
+
 TOO_ALIKE = 0.7
 """Where more than this part of the background around looks like skin, nothing can be told."""
 
@@ -36,11 +39,24 @@ def with_ears(
     head: HeadModel,
 ) -> np.ndarray:
     """The mask (S, S) with what looks like skin and is joined to the person where the fitted head has its ears."""
+    step = max(1, len(image) // ENOUGH_PIXELS)
+    every = np.s_[::step, ::step]
+    size = len(mask[every])
+    found = _missed_ears(mask[every], image[every], landmarks / step, vertices, camera.resized(size, size), head)
+    found = found.repeat(step, 0).repeat(step, 1)[: len(mask), : len(mask)]
+    return np.where(found, 1, mask)
+
+
+def _missed_ears(
+    mask: np.ndarray, image: np.ndarray, landmarks: np.ndarray, vertices: np.ndarray, camera: Camera, head: HeadModel
+) -> np.ndarray:
+    """Pixels (S, S) bool that `with_ears` adds."""
     size = len(image)
     pixel = camera.viewmat[2, 3] / camera.K[0, 0]
     points = project(to_camera(vertices, camera), camera)
-    skin = face_skin(image, mask > SURE_PERSON, landmarks)
-    mask = mask.copy()
+    person = mask > SURE_PERSON
+    skin = face_skin(image, person, landmarks)
+    ears = np.zeros((size, size), bool)
     for side in (-1, 1):
         members = head.faces[(head.ears & (side * head.mean[:, 0] > 0))[head.faces].any(1)]
         ear = np.isfinite(rasterize_mesh(points, members, size, size)[0])
@@ -51,15 +67,15 @@ def with_ears(
         background = samples(image[around])
         if len(background) < NEIGHBOURS:
             continue
-        unsure = (near < EAR_GROWTH) & (mask < SURE_PERSON)
+        unsure = (near < EAR_GROWTH) & ~person
         if like_skin(background, skin, background).mean() > TOO_ALIKE:
             continue
         found = np.zeros((size, size), bool)
         found[unsure] = like_skin(image[unsure], skin, background)
-        found = binary_opening(found, iterations=max(1, size // 512))
-        pieces, count = label(found | ((mask > SURE_PERSON) & (near < 2 * EAR_GROWTH)))
-        beside = binary_dilation(mask > SURE_PERSON, iterations=max(1, round(GAP / pixel)))
+        found = binary_opening(found)
+        pieces, _ = label(found | (person & (near < 2 * EAR_GROWTH)))
+        beside = binary_dilation(person, iterations=max(1, round(GAP / pixel)))
         joined = np.unique(pieces[beside & found])
         found &= np.isin(pieces, joined[joined > 0])
-        mask[binary_fill_holes(found | (mask > SURE_PERSON)) & (near < EAR_GROWTH)] = 1.0
-    return mask
+        ears |= binary_fill_holes(found | person) & (near < EAR_GROWTH)
+    return ears
