@@ -164,8 +164,8 @@ def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> 
     above_ears = known & (points.positions[:, 1] < EAR_HEIGHTS[0])
     haired = above_ears.sum() > ENOUGH_SCALP
     if haired:
-        texture, textured = _continued_hair(points, positions, head)
-        colors[textured] = texture[textured]
+        textured, texture = _continued_hair(points, positions, head)
+        colors[textured] = texture
     colors[~textured] = _nearest_colors(points, known, positions[~textured])
     if haired:
         hair = 1 - smoothstep((positions[:, 1] - HAIR_LINE[0]) / (HAIR_LINE[1] - HAIR_LINE[0]))
@@ -201,15 +201,15 @@ def _away_from_the_edge(points: PointCloud) -> np.ndarray:
 
 
 def _continued_hair(points: PointCloud, positions: np.ndarray, head: HeadModel) -> tuple[np.ndarray, np.ndarray]:
-    """Colours (n, 3) of the photo's hair, or bare scalp, going on behind its outline, and for which (n,) there are."""
+    """Which (n,) of some positions (n, 3) m continue the photo's hair, or bare scalp, and their colours (m, 3)."""
     image = points.portrait.image
     outline = hair_outline(points.portrait, points.depth_map.on_head, head)
     pixels, textured = outline_pixels(positions, points.portrait, outline)
     sigma = HAIR_BLUR * len(image)
     soft = gaussian_filter(image, (sigma, sigma, 0))
-    where = pixels.T - 0.5
+    where = pixels[textured].T - 0.5
     texture = [map_coordinates(soft[..., channel], where, order=1, mode="nearest") for channel in range(3)]
-    return np.stack(texture, 1), textured
+    return textured, np.stack(texture, 1)
 
 
 def _eyes_and_lashes(portrait: Portrait) -> np.ndarray:

@@ -77,7 +77,9 @@ def personalize(head: GaussianHead, portrait: Portrait, photos: list[np.ndarray]
     return correct_colors(head, views)
 
 
-def further_view(portrait: Portrait, photo: np.ndarray, alignment: PictureAlignment, number: int = 2) -> FurtherView:
+def further_view(
+    portrait: Portrait, photo: np.ndarray, alignment: PictureAlignment, number: int = 2
+) -> FurtherView:
     """Track one more photo (H, W, 3) of the portrait's person; `alignment` is of the head made from the portrait.
 
     Raises:

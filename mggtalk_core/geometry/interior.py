@@ -24,8 +24,8 @@ CAVITY_SPACING, TEETH_SPACING, TONGUE_SPACING, EYE_SPACING, SKIN_SPACING = 0.002
 """Distance between sampled points, metres; finer where the eye looks."""
 
 DETAIL_SPACING = 0.0012
-"""The same for skin around eyes and mouth, which unfolds when they close and open, and for scalp that
-comes into view first."""
+"""The same for skin around eyes and mouth, which unfolds when they close and open, and for scalp that comes into view
+first."""
 
 BEHIND_OUTLINE = 0.05
 """So far behind the outline of the head, metres, comes into view when it turns by 30 degrees."""

@@ -24,7 +24,9 @@ def project(points: np.ndarray, camera: Camera) -> np.ndarray:
     """Camera-frame points (..., 3) as (column px, row px, depth m) (..., 3)."""
     K = camera.K
     z = points[..., 2]
-    return np.stack([K[0, 0] * points[..., 0] / z + K[0, 2], K[1, 1] * points[..., 1] / z + K[1, 2], z], axis=-1)
+    return np.stack(
+        [K[0, 0] * points[..., 0] / z + K[0, 2], K[1, 1] * points[..., 1] / z + K[1, 2], z], axis=-1
+    )
 
 
 def projection_jacobian(points: np.ndarray, focal: float) -> np.ndarray:

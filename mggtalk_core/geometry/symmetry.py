@@ -73,7 +73,9 @@ def symmetric_points(points: PointCloud, head: HeadModel, *, voxel_filter: bool 
         seen = points.positions[moving]
         steps = points.steps[moving]
         spacing = np.linalg.norm(points.axes[moving, :2], axis=2).max(1) * steps / surfel_sigma(steps)
-        distance, nearest = cKDTree(seen).query(mirrored.positions[keep], distance_upper_bound=12 * pixel, workers=-1)
+        distance, nearest = cKDTree(seen).query(
+            mirrored.positions[keep], distance_upper_bound=12 * pixel, workers=-1
+        )
         own_spacing = spacing[nearest.clip(max=len(seen) - 1)]
         keep[keep] = distance > FILTER_SPACING * np.maximum(own_spacing, 1.2 * pixel)
     return select(mirrored, keep)
