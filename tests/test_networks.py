@@ -11,6 +11,7 @@ from mggtalk_core.assets import DEMO_PORTRAIT
 from mggtalk_core.gaussians.decoders import GaussianDecoder, MouthTone, SymGaussianDecoder, mouth_part
 from mggtalk_core.gaussians.deformation_network import DeformationNetwork
 from mggtalk_core.gaussians.densify import Densify
+from mggtalk_core.gaussians.head_map import MAP_SIZE, directions, head_map
 from mggtalk_core.gaussians.identity_encoder import IdentityEncoder, sample_features
 from mggtalk_core.gaussians.light import Relighter, fit_light, sh_basis, turned_light
 from mggtalk_core.gaussians.sgp import predict_invisible, predict_visible
@@ -95,8 +96,23 @@ def test_trained_geo_refine_moves_the_surface_inside_its_bounds(portrait):
     person = np.isfinite(depth_map.depth)
     np.testing.assert_array_equal(np.isfinite(refined.depth), person)
     moved = (refined.depth - depth_map.depth)[person]
-    assert (moved > 0.02).all() and (moved <= 0.0601).all()
+    assert (moved >= 0).all() and (moved <= 0.0601).all()
+    assert np.median(moved[~depth_map.on_head[person]]) > 0.02
+    assert not moved[depth_map.on_head[person]].any()  # what is fitted to landmarks stays
     assert np.isfinite(refined.normals).all()
+
+
+def test_the_head_map_shows_the_head_from_all_around(points):
+    head = load_head_model()
+    nose, ear, crown = (head.mean[index] for index in (head.mean[:, 2].argmin(), head.mean[:, 0].argmax(),
+                                                       head.mean[:, 1].argmin()))  # fmt: skip
+    places = directions(np.stack([nose, ear, crown]))
+    assert abs(places[0, 0]) < 0.05 and 0.2 < places[1, 0] < 0.7 and places[2, 1] < -0.8
+    known = head_map(points, head)[0, ::5].numpy() > 0  # of visible, mirrored and interior points; height
+    around = np.abs(np.arange(MAP_SIZE) - MAP_SIZE / 2 + 0.5) / (MAP_SIZE / 2)
+    seen, interior = known[0, 16:48], known[2, 16:48]
+    assert seen[:, around < 0.3].mean() > 0.95 and seen[:, around > 0.8].mean() < 0.05
+    assert interior[:, around > 0.8].mean() > 0.95
 
 
 def test_children_take_over_from_their_parents(points, prior):

@@ -15,6 +15,8 @@ from torch import nn
 from ..geometry.projection import project, to_camera
 from ..headmodel.model import LOWER_TEETH, TONGUE, UPPER_TEETH, HeadModel
 from ..types import SYMMETRIC, VISIBLE, PointCloud
+from ..unet import UNet
+from .head_map import MAP_CHANNELS, directions, head_map
 from .light import fit_light, sh_basis
 
 VISIBLE_FEATURES = 24
@@ -34,6 +36,14 @@ class PointInputs:
 
     features: torch.Tensor  # (n, D)
     pixels: torch.Tensor  # (n, 2) row, column where the identity features are looked up
+
+
+@dataclass(frozen=True)
+class HiddenInputs(PointInputs):
+    """What the Sym-Gaussian decoder knows besides: the whole head, and where on its map each point is."""
+
+    head_map: torch.Tensor  # (1, 16, 64, 64)
+    directions: torch.Tensor  # (n, 2)
 
 
 @dataclass(frozen=True)
@@ -84,10 +94,27 @@ class GaussianDecoder(_PointDecoder):
 
 
 class SymGaussianDecoder(_PointDecoder):
-    """Residuals of the symmetric and interior Gaussians G_d^s, given the visible ones (in the features)."""
+    """Residuals of the symmetric and interior Gaussians G_d^s, given the visible ones (in the features and the map)."""
 
-    def __init__(self, features: int = 16, code: int = 32, width: int = 64):
-        super().__init__(HIDDEN_FEATURES, features, code, width)
+    def __init__(self, features: int = 16, code: int = 32, width: int = 64, surround: int = 16, map_width: int = 24):
+        super().__init__(HIDDEN_FEATURES + surround, features, code, width)
+        self.surround = UNet(MAP_CHANNELS, surround, map_width, padding="circular")
+
+    def forward(
+        self,
+        inputs: torch.Tensor,
+        identity: torch.Tensor,
+        code: torch.Tensor,
+        head_map: torch.Tensor,
+        directions: torch.Tensor,
+    ) -> Residual:
+        """Residuals of B heads' points, one after the other, (B * n): for features (B, n, D), identity features
+        (B, n, F), codes (B, C), maps (B, 16, 64, 64) and the points' places on them (B, n, 2)."""
+        around = nn.functional.grid_sample(
+            self.surround(head_map), directions[:, None], padding_mode="border", align_corners=False
+        )[:, :, 0].transpose(1, 2)
+        joined = torch.cat([inputs, around], 2).flatten(0, 1)
+        return super().forward(joined, identity.flatten(0, 1), code.repeat_interleave(inputs.shape[1], 0))
 
 
 MOUTH_PARTS = 4  # upper teeth, lower teeth, tongue, cavity
@@ -152,7 +179,7 @@ def visible_inputs(points: PointCloud, normals: np.ndarray, head: HeadModel) -> 
     return PointInputs(torch.from_numpy(features.astype(np.float32)), torch.from_numpy(points.pixels[seen]))
 
 
-def hidden_inputs(points: PointCloud, normals: np.ndarray, head: HeadModel) -> PointInputs:
+def hidden_inputs(points: PointCloud, normals: np.ndarray, head: HeadModel) -> HiddenInputs:
     """Inputs of the Sym-Gaussian decoder for the points that are not visible, in their order.
 
     `points.colors` are the prior's. What the photo shows enters as the nearest visible colours, the light fitted on the
@@ -208,7 +235,12 @@ def hidden_inputs(points: PointCloud, normals: np.ndarray, head: HeadModel) -> P
         1,
     )
     features = np.nan_to_num(features).clip(-5, 5)
-    return PointInputs(torch.from_numpy(features.astype(np.float32)), torch.from_numpy(pixels.astype(np.int64)))
+    return HiddenInputs(
+        features=torch.from_numpy(features.astype(np.float32)),
+        pixels=torch.from_numpy(pixels.astype(np.int64)),
+        head_map=head_map(points, head),
+        directions=torch.from_numpy(directions(points.positions[hidden])),
+    )
 
 
 def _log_axes(axes: np.ndarray, points: PointCloud) -> np.ndarray:

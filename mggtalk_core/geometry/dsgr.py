@@ -18,8 +18,8 @@ HEAD_PRIOR = "head prior"
 def estimate_depth(portrait: Portrait, *, source: str = HEAD_PRIOR, model: MGGTalkModel | None = None) -> DepthMap:
     """Depth, normals and head-model binding of the portrait's person (paper: Depth Est., Surface Rec., Geo. Refine).
 
-    `source` is "head prior", or a transformers depth model (folder or hub id) that shapes hair, ears and shoulders;
-    `model` refines the result if it has a network for that.
+    `source` is "head prior", which `model` refines if it has a network for that (trained on that depth, it would be
+    wrong about another); or a transformers depth model (folder or hub id) that shapes hair, ears and shoulders.
 
     Raises:
         InputError: the depth model can't be used.
@@ -28,9 +28,9 @@ def estimate_depth(portrait: Portrait, *, source: str = HEAD_PRIOR, model: MGGTa
     if source != HEAD_PRIOR:
         from .depth_models import model_depth
 
-        depth_map = model_depth(portrait, depth_map, source)
+        return model_depth(portrait, depth_map, source)
     if model is not None and model.geo_refine is not None:
-        depth_map = refine_depth(model.geo_refine, portrait, depth_map)
+        return refine_depth(model.geo_refine, portrait, depth_map)
     return depth_map
 
 

@@ -13,10 +13,21 @@ import torch
 from torch import nn
 
 from ..types import DepthMap, Portrait
+from ..unet import UNet
+from .pose_weights import smoothstep
 
 REFINE_SIZE = 128
 INPUT_CHANNELS = 11
 """RGB, mask, prior depth, normals, on-head flag, distance to the head model, valid flag."""
+
+ON_HEAD_CHANNEL = 8
+
+HOLD_REACH = 2
+"""How far around the face depth is held, and over how many pixels more it becomes free."""
+
+CHIN, BELOW_CHIN = 152, 0.08
+"""The chin's landmark, and over how much of the crop's height below it offsets end: of shoulders, scarfs and hands the
+people it is trained on have one kind or none."""
 
 DEPTH_UNIT = 0.05
 """Metres per unit of the network's depths."""
@@ -25,38 +36,24 @@ MAX_OFFSET = 0.06
 """Metres; the prior is never that wrong on a head."""
 
 
-class GeoRefineUNet(nn.Module):
+class GeoRefineUNet(UNet):
     """(B, 11, 128, 128) -> depth offsets (B, 128, 128) m."""
 
     def __init__(self, width: int = 16):
-        super().__init__()
-
-        def block(inputs: int, outputs: int) -> nn.Sequential:
-            return nn.Sequential(
-                nn.Conv2d(inputs, outputs, 3, 1, 1), nn.GroupNorm(4, outputs), nn.SiLU(),
-                nn.Conv2d(outputs, outputs, 3, 1, 1), nn.GroupNorm(4, outputs), nn.SiLU(),
-            )  # fmt: skip
-
-        widths = [width, 2 * width, 3 * width, 4 * width]
-        self.down = nn.ModuleList(
-            [block(inputs, outputs) for inputs, outputs in zip([INPUT_CHANNELS, *widths[:-1]], widths)]
-        )
-        self.up = nn.ModuleList([block(deep + near, near) for deep, near in zip(widths[:0:-1], widths[-2::-1])])
-        self.head = nn.Conv2d(width, 1, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        super().__init__(INPUT_CHANNELS, 1, width)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Depth offsets (B, H, W) m; H and W multiples of 8."""
-        levels = []
-        x = inputs
-        for number, block in enumerate(self.down):
-            x = block(nn.functional.avg_pool2d(x, 2) if number else x)
-            levels.append(x)
-        for block, near in zip(self.up, levels[-2::-1]):
-            x = nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-            x = block(torch.cat([x, near], 1))
-        return MAX_OFFSET * torch.tanh(self.head(x)[:, 0] * (DEPTH_UNIT / MAX_OFFSET))
+        offset = MAX_OFFSET * torch.tanh(super().forward(inputs)[:, 0] * (DEPTH_UNIT / MAX_OFFSET))
+        return offset * (1 - held_still(inputs))
+
+
+def held_still(inputs: torch.Tensor) -> torch.Tensor:
+    """How little (B, H, W), 0..1, depth may change: bare face and neck, fitted to landmarks, keep the head model's."""
+    on_head = inputs[:, ON_HEAD_CHANNEL : ON_HEAD_CHANNEL + 1]
+    side, margin = 2 * HOLD_REACH + 1, HOLD_REACH
+    grown = nn.functional.max_pool2d(on_head, side, 1, margin)
+    return nn.functional.avg_pool2d(grown, side, 1, margin)[:, 0]
 
 
 def refine_inputs(portrait: Portrait, depth_map: DepthMap) -> torch.Tensor:
@@ -91,6 +88,8 @@ def refine_depth(network: GeoRefineUNet, portrait: Portrait, depth_map: DepthMap
     offset = network(refine_inputs(portrait, depth_map).to(device)).cpu()[:, None]
     size = portrait.image.shape[0]
     offset = nn.functional.interpolate(offset, (size, size), mode="bilinear", align_corners=False)[0, 0].numpy()
+    below_chin = (np.arange(size) + 0.5 - portrait.landmarks[CHIN, 1]) / (BELOW_CHIN * size)
+    offset *= (1 - smoothstep(below_chin))[:, None]
     if not offset.any():
         return depth_map
     depth = (depth_map.depth + offset).astype(np.float32)

@@ -20,7 +20,9 @@ from ..errors import InputError
 from ..gaussians.decoders import SymGaussianDecoder
 from ..gaussians.identity_encoder import IdentityEncoder
 from ..geometry.refine import GeoRefineUNet
-from ..weights import load_model
+from ..media.files import require_file
+from ..model import MGGTalkModel
+from ..weights import load_model, read_checkpoint
 from .synthetic_pairs import read_sample
 from .trainer import Settings, Stage
 
@@ -49,7 +51,8 @@ def make_stage(settings: Settings, output: Path, device: torch.device) -> Stage 
 
         if not settings.assets:
             raise InputError("this recipe makes its own people; give --assets, MakeHuman's asset folder")
-        make_samples(load_wardrobe(Path(settings.assets)), data, 0, settings.samples)
+        start = read_checkpoint(require_file(settings.start, "start")) if settings.start else MGGTalkModel()
+        make_samples(load_wardrobe(Path(settings.assets)), data, 0, settings.samples, start)
     if settings.stage == "expression_map":
         from .expression_map import train_expression_map
 
@@ -151,14 +154,19 @@ def _outer_skin(features: torch.Tensor) -> torch.Tensor:
 
 SYM_ARRAYS = (
     "encoder_inputs",
+    "head_map",
     "features",
     "pixels",
+    "directions",
     "prior_colors",
     "true_colors",
     "color_weights",
     "floating",
     "origin",
 )
+
+WHOLE = ("encoder_inputs", "head_map")
+"""Arrays of a whole person; the others have a row per point."""
 
 
 def _sym_decoder(settings: Settings, train: list[Path], test: list[Path], device: torch.device) -> Stage:
@@ -174,12 +182,13 @@ def _sym_decoder(settings: Settings, train: list[Path], test: list[Path], device
         while True:
             index = torch.from_numpy(rng.integers(len(train), size=settings.batch))
             chosen = torch.from_numpy(rng.integers(data["features"].shape[1], size=POINTS_PER_SAMPLE))
-            batch = {name: values[index] for name, values in data.items() if name == "encoder_inputs"}
-            batch |= {n: values[index][:, chosen].float() for n, values in data.items() if n != "encoder_inputs"}
-            batch["encoder_inputs"] = batch["encoder_inputs"].float()
+            batch = {n: values[index] if n in WHOLE else values[index][:, chosen] for n, values in data.items()}
+            batch = {name: values.float() for name, values in batch.items()}
             flip = torch.from_numpy(rng.random(settings.batch) < 0.5)
             batch["encoder_inputs"][flip] = batch["encoder_inputs"][flip].flip(-1)
             batch["encoder_inputs"][flip, 4] *= -1
+            batch["head_map"][flip] = batch["head_map"][flip].flip(-1)
+            batch["directions"][flip, :, 0] *= -1
             batch["pixels"][flip, :, 1] = 1 - batch["pixels"][flip, :, 1]
             mirrored = batch["features"][flip]
             mirrored[..., HIDDEN_MIRRORS] *= -1
@@ -192,12 +201,10 @@ def _sym_decoder(settings: Settings, train: list[Path], test: list[Path], device
         feature_map, code = nets["identity_encoder"](batch["encoder_inputs"].float())
         grid = batch["pixels"].float().flip(-1)[:, None] * 2 - 1
         identity = nn.functional.grid_sample(feature_map, grid, padding_mode="border", align_corners=False)
-        count = batch["features"].shape[1]
         return nets["sym_gaussian_decoder"](
-            batch["features"].float().flatten(0, 1),
-            identity[:, :, 0].transpose(1, 2).flatten(0, 1),
-            code.repeat_interleave(count, 0),
-        )
+            batch["features"].float(), identity[:, :, 0].transpose(1, 2), code, batch["head_map"].float(),
+            batch["directions"],
+        )  # fmt: skip
 
     def loss(nets, batch) -> dict[str, torch.Tensor]:
         residual = decode(nets, batch)

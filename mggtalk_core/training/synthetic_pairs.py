@@ -21,7 +21,7 @@ from ..gaussians.light import surface_normals
 from ..gaussians.sgp import VisibleGaussians, predict_visible, prior_hidden_colors
 from ..geometry.dsgr import build_points, estimate_depth
 from ..geometry.projection import PORTRAIT_FOCAL, project, to_camera
-from ..geometry.refine import REFINE_SIZE, refine_inputs
+from ..geometry.refine import REFINE_SIZE, refine_depth, refine_inputs
 from ..headmodel.fitting import camera_of, fit_landmarks, generic_landmark_model
 from ..headmodel.model import load_head_model
 from ..headmodel.warp import warp_to_landmarks
@@ -158,8 +158,8 @@ def true_colors(
     return colors / np.maximum(weights, 1e-6)[:, None], weights, floating
 
 
-def make_sample(seed: int, wardrobe: Wardrobe, size: int = 192) -> dict[str, np.ndarray]:
-    """One training sample as arrays (see the module's text)."""
+def make_sample(seed: int, wardrobe: Wardrobe, model: MGGTalkModel, size: int = 192) -> dict[str, np.ndarray]:
+    """One training sample as arrays (see the module's text); `model` refines the depth the points are built on."""
     rng = np.random.default_rng(seed)
     head = load_head_model()
     scene = make_scene(rng, wardrobe, size)
@@ -174,7 +174,8 @@ def make_sample(seed: int, wardrobe: Wardrobe, size: int = 192) -> dict[str, np.
     )[0, 0].numpy()
     trusted = shrink(known)
 
-    visible: VisibleGaussians = predict_visible(MGGTalkModel(), build_points(portrait, depth_map))
+    refined = refine_depth(model.geo_refine, portrait, depth_map) if model.geo_refine else depth_map
+    visible: VisibleGaussians = predict_visible(MGGTalkModel(), build_points(portrait, refined))
     points = prior_hidden_colors(visible.points)
     normals = surface_normals(points, head)
     hidden = np.flatnonzero(points.origin != VISIBLE)
@@ -182,16 +183,18 @@ def make_sample(seed: int, wardrobe: Wardrobe, size: int = 192) -> dict[str, np.
     colors, weights, floating = true_colors(points, hidden, normals, scene, wardrobe, scale, rng)
     keep = rng.permutation(len(hidden))[:KEPT_POINTS]
     encoder = encoder_input(
-        torch.from_numpy(portrait.image), torch.from_numpy(portrait.alpha), torch.from_numpy(depth_map.normals)
+        torch.from_numpy(portrait.image), torch.from_numpy(portrait.alpha), torch.from_numpy(refined.normals)
     )
     return {
         "refine_inputs": refine_inputs(portrait, depth_map)[0].numpy().astype(np.float16),
         "depth_error": (shrink(error) / np.maximum(trusted, 1e-3)).astype(np.float16),
         "depth_known": (trusted > 0.6),
         "depth_on_head": shrink(depth_map.on_head & known) > 0.6,
+        "head_map": inputs.head_map[0].numpy().astype(np.float16),
         "encoder_inputs": encoder[0].numpy().astype(np.float16),
         "features": inputs.features.numpy()[keep].astype(np.float16),
         "pixels": (inputs.pixels.numpy()[keep] / size).astype(np.float16),
+        "directions": inputs.directions.numpy()[keep],
         "prior_colors": points.colors[hidden][keep].astype(np.float16),
         "true_colors": colors[keep].astype(np.float16),
         "color_weights": weights[keep].clip(0, 2).astype(np.float16),
@@ -200,14 +203,16 @@ def make_sample(seed: int, wardrobe: Wardrobe, size: int = 192) -> dict[str, np.
     }
 
 
-def make_samples(wardrobe: Wardrobe, folder: Path, first: int, count: int, size: int = 192) -> None:
+def make_samples(
+    wardrobe: Wardrobe, folder: Path, first: int, count: int, model: MGGTalkModel, size: int = 192
+) -> None:
     """Write samples first .. first + count - 1 that do not exist yet, one file each."""
     folder.mkdir(parents=True, exist_ok=True)
     for seed in range(first, first + count):
         path = folder / f"sample_{seed:06d}.safetensors"
         if path.exists():
             continue
-        sample = make_sample(seed, wardrobe, size)
+        sample = make_sample(seed, wardrobe, model, size)
         with atomic_path(path) as partial:
             save_file({name: np.ascontiguousarray(array) for name, array in sample.items()}, partial)
 

@@ -157,8 +157,8 @@ def _train_stages(
             raise InputError(f"stage {name} learns from clips; give --data, a folder made by `mggtalk preprocess`")
         on_clips = settings.stage in CLIP_STAGES
         settings = replace(
-            settings, seed=recipe.seed, assets=assets or "", data=data if on_clips else str(folder / "samples"),
-            start=str(shipped) if on_clips and shipped.exists() else "",
+            settings, seed=recipe.seed, assets=assets or "", data=data if on_clips else str(folder / name / "samples"),
+            start=str(shipped) if shipped.exists() else "",
         )  # fmt: skip
         (folder / name).mkdir(exist_ok=True)
         reports[name] = _train_stage(settings, folder / name, rank, world, resume)

@@ -24,7 +24,7 @@ from ..rendering.inpainter import Inpainter
 log = logging.getLogger(__name__)
 
 EMBEDDED = Path(__file__).parent / "mggtalk.safetensors"
-FORMAT = "mggtalk-checkpoint-1"
+FORMAT = "mggtalk-checkpoint-2"
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "geo_refine": GeoRefineUNet,
