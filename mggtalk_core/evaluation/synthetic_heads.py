@@ -92,6 +92,7 @@ def synthetic_heads(
 def _depth_truth(scene: Scene, prior: np.ndarray) -> tuple[float, Callable[[np.ndarray], dict[str, float]]]:
     """The scale of true to prior depth (a photo does not tell it), and the error of a depth map in millimetres."""
     known = np.isfinite(prior) & np.isfinite(scene.view.depth) & (scene.portrait.alpha > 0.5)
+    known[int(scene.portrait.landmarks[152, 1]) :] = False  # below the chin are clothes, which are left as they are
     face = known & scene.view.on_head
     scale = float(np.median((scene.view.depth / prior)[face]))
 

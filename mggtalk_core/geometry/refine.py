@@ -10,11 +10,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy.ndimage import binary_closing, distance_transform_edt
 from torch import nn
 
+from ..headmodel.model import load_head_model
 from ..types import DepthMap, Portrait
 from ..unet import UNet
 from .pose_weights import smoothstep
+from .scalp import hair_outline
 
 REFINE_SIZE = 128
 INPUT_CHANNELS = 11
@@ -25,7 +28,11 @@ ON_HEAD_CHANNEL = 8
 HOLD_REACH = 2
 """How far around the face depth is held, and over how many pixels more it becomes free."""
 
-CHIN, BELOW_CHIN = 152, 0.08
+STEEPEST, GAP = 0.8, 0.01
+"""Offsets grow no faster than this with the distance from bare skin, or foreheads would get an edge where hair begins,
+which light then shows; and gaps in it, in crop sides, that are closed first."""
+
+CHIN, BELOW_CHIN = 152, 0.3
 """The chin's landmark, and over how much of the crop's height below it offsets end: of shoulders, scarfs and hands the
 people it is trained on have one kind or none."""
 
@@ -81,17 +88,27 @@ def refine_inputs(portrait: Portrait, depth_map: DepthMap) -> torch.Tensor:
 
 @torch.no_grad()
 def refine_depth(network: GeoRefineUNet, portrait: Portrait, depth_map: DepthMap) -> DepthMap:
-    """The depth map with the network's offsets added; binding and mask stay."""
+    """The depth map with the network's offsets added where it may change; binding and mask stay."""
     from .depth import normals_from_depth
 
     device = next(network.parameters()).device
     offset = network(refine_inputs(portrait, depth_map).to(device)).cpu()[:, None]
     size = portrait.image.shape[0]
     offset = nn.functional.interpolate(offset, (size, size), mode="bilinear", align_corners=False)[0, 0].numpy()
-    below_chin = (np.arange(size) + 0.5 - portrait.landmarks[CHIN, 1]) / (BELOW_CHIN * size)
-    offset *= (1 - smoothstep(below_chin))[:, None]
+    limit = _largest_offset(portrait, depth_map)
+    offset = offset.clip(-limit, limit)
     if not offset.any():
         return depth_map
     depth = (depth_map.depth + offset).astype(np.float32)
     normals = normals_from_depth(np.where(np.isfinite(depth), depth, np.nanmax(depth)).astype(np.float32), portrait)
     return replace(depth_map, depth=depth, normals=normals, source=f"{depth_map.source} + geo refine")
+
+
+def _largest_offset(portrait: Portrait, depth_map: DepthMap) -> np.ndarray:
+    """How far (S, S), metres, depth may move: 0 on bare skin, more away from it, and 0 again far below the chin."""
+    size = len(portrait.image)
+    bare = hair_outline(portrait, depth_map.on_head, load_head_model()).bare
+    pixel = np.nanmedian(depth_map.depth) / portrait.camera.K[0, 0]
+    from_skin = distance_transform_edt(~binary_closing(bare, iterations=round(GAP * size))) * pixel
+    below_chin = (np.arange(size) + 0.5 - portrait.landmarks[CHIN, 1]) / (BELOW_CHIN * size)
+    return np.minimum(STEEPEST * from_skin, MAX_OFFSET) * (1 - smoothstep(below_chin))[:, None]

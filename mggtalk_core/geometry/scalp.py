@@ -62,6 +62,7 @@ class Outline:
     end: np.ndarray  # (n,) px from the middle to where the person ends
     hair: np.ndarray  # (n,) px, width of what is neither face nor ear there; 0 where none is
     thickness: np.ndarray  # (n,) m, of hair over the head model; above the ears measured, below them the nearest
+    bare: np.ndarray  # (S, S) bool, face and neck, and skin that goes on from there up to the hair
 
 
 def hair_thickness(portrait: Portrait, outline: Outline, head: HeadModel) -> np.ndarray:
@@ -138,7 +139,7 @@ def hair_outline(portrait: Portrait, on_head: np.ndarray, head: HeadModel) -> Ou
     face_end = np.where(ring | (reach > person_end[:, None]), 0, np.where(bare[rows, columns], reach, 0)).max(1)
     face_end = maximum_filter1d(face_end, 5, mode="wrap")
     hair = np.where(haired, person_end - np.maximum(face_end, np.where(above_ears, 0, ear_end)), 0)
-    return Outline(angles, centre, middle, pixel, person_end.astype(float), hair.astype(float), thickness)
+    return Outline(angles, centre, middle, pixel, person_end.astype(float), hair.astype(float), thickness, bare)
 
 
 def _like_face(portrait: Portrait, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
