@@ -95,8 +95,7 @@ def refine_depth(network: GeoRefineUNet, portrait: Portrait, depth_map: DepthMap
     offset = network(refine_inputs(portrait, depth_map).to(device)).cpu()[:, None]
     size = portrait.image.shape[0]
     offset = nn.functional.interpolate(offset, (size, size), mode="bilinear", align_corners=False)[0, 0].numpy()
-    limit = _largest_offset(portrait, depth_map)
-    offset = offset.clip(-limit, limit)
+    offset = offset.clip(*_offset_range(portrait, depth_map))
     if not offset.any():
         return depth_map
     depth = (depth_map.depth + offset).astype(np.float32)
@@ -104,11 +103,18 @@ def refine_depth(network: GeoRefineUNet, portrait: Portrait, depth_map: DepthMap
     return replace(depth_map, depth=depth, normals=normals, source=f"{depth_map.source} + geo refine")
 
 
-def _largest_offset(portrait: Portrait, depth_map: DepthMap) -> np.ndarray:
-    """How far (S, S), metres, depth may move: 0 on bare skin, more away from it, and 0 again far below the chin."""
+def _offset_range(portrait: Portrait, depth_map: DepthMap) -> tuple[np.ndarray, np.ndarray]:
+    """How far (S, S), metres, depth may come nearer (negative) and move away.
+
+    Nothing on bare skin, more away from it, and nothing again far below the chin; nor away at the person's outline,
+    where strands that are thinner than the network sees would be left standing behind the head.
+    """
     size = len(portrait.image)
     bare = hair_outline(portrait, depth_map.on_head, load_head_model()).bare
     pixel = np.nanmedian(depth_map.depth) / portrait.camera.K[0, 0]
-    from_skin = distance_transform_edt(~binary_closing(bare, iterations=round(GAP * size))) * pixel
+    from_skin = distance_transform_edt(~binary_closing(bare, iterations=max(1, round(GAP * size)))) * pixel
+    person = np.pad(np.isfinite(depth_map.depth), 1, mode="edge")  # the crop's border is no outline
+    from_outline = distance_transform_edt(person)[1:-1, 1:-1] * pixel
     below_chin = (np.arange(size) + 0.5 - portrait.landmarks[CHIN, 1]) / (BELOW_CHIN * size)
-    return np.minimum(STEEPEST * from_skin, MAX_OFFSET) * (1 - smoothstep(below_chin))[:, None]
+    limit = np.minimum(STEEPEST * from_skin, MAX_OFFSET) * (1 - smoothstep(below_chin))[:, None]
+    return -limit, np.minimum(limit, STEEPEST * from_outline)
