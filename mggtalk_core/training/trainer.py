@@ -149,28 +149,33 @@ def _train_stages(
     """
     from .stages import CLIP_STAGES
 
-    shipped, reports = folder / "mggtalk.safetensors", {}
+    start, reports = "", {}
     for name in recipe.stages:
         path = RECIPES / f"{name}.json"
         settings = Settings.of(read_json(path), path)
-        if settings.stage in CLIP_STAGES and not data:
-            raise InputError(f"stage {name} learns from clips; give --data, a folder made by `mggtalk preprocess`")
         on_clips = settings.stage in CLIP_STAGES
+        if on_clips and not data:
+            raise InputError(f"stage {name} learns from clips; give --data, a folder made by `mggtalk preprocess`")
         settings = replace(
             settings, seed=recipe.seed, assets=assets or "", data=data if on_clips else str(folder / name / "samples"),
-            start=str(shipped) if shipped.exists() else "",
+            start=start,
         )  # fmt: skip
         (folder / name).mkdir(exist_ok=True)
         reports[name] = _train_stage(settings, folder / name, rank, world, resume)
         if rank == 0:
-            _collect(recipe, folder)
-    return {"output": str(shipped), **reports}
+            _collect(recipe, folder, list(reports))
+        if world > 1:
+            torch.distributed.barrier()  # the others wait for what the first one collects
+        shipped = folder / "mggtalk.safetensors"
+        if shipped.exists() and set(checkpoint_notes(shipped)["stages"]) <= set(reports):  # not an earlier run's
+            start = str(shipped)
+    return {"output": str(folder / "mggtalk.safetensors"), **reports}
 
 
-def _collect(recipe: Recipe, folder: Path) -> None:
-    """Writes all.safetensors, the networks of all stages done, and mggtalk.safetensors, those that ship."""
+def _collect(recipe: Recipe, folder: Path, done: list[str]) -> None:
+    """Writes all.safetensors, the networks of the stages done, and mggtalk.safetensors, those that ship."""
     networks, options, abouts = {}, {}, {}
-    for name in recipe.stages:
+    for name in done:
         checkpoint = folder / name / "checkpoint.safetensors"
         if checkpoint.exists():
             abouts[name], model = checkpoint_notes(checkpoint), read_checkpoint(checkpoint)
