@@ -18,6 +18,9 @@ import torch
 VISIBLE, SYMMETRIC, INTERIOR = 0, 1, 2
 """Where a point comes from: a pixel of the photo, a mirrored pixel, or hidden head-model surface."""
 
+SOLID_ALPHA = 0.95
+"""Mask value from which on a pixel is the person's alone."""
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -66,6 +69,20 @@ class Portrait:
 
 
 @dataclass(frozen=True)
+class Outline:
+    """The person's outline around the head in the photo, in directions of the image plane."""
+
+    angles: np.ndarray  # (n,) rad, 0 towards the image's right, growing downward
+    centre: np.ndarray  # (3,) m, camera frame
+    middle: np.ndarray  # (2,) px, the centre in the photo
+    pixel: float  # m, size of a pixel at the centre
+    end: np.ndarray  # (n,) px from the middle to where the person ends
+    hair: np.ndarray  # (n,) px, width of what is neither face nor ear there; 0 where none is
+    thickness: np.ndarray  # (n,) m, of hair over the head model; above the ears measured, below them the nearest
+    bare: np.ndarray  # (S, S) bool, face and neck, and skin that goes on from there up to the hair
+
+
+@dataclass(frozen=True)
 class DepthMap:
     """Depth and normals of the person in the crop, and which head-model triangle each pixel lies on."""
 
@@ -75,6 +92,7 @@ class DepthMap:
     face: np.ndarray  # (S, S) int32, nearest head-model triangle of every person pixel, -1 outside
     barycentric: np.ndarray  # (S, S, 3) float32
     distance: np.ndarray  # (S, S) float32 pixels to the nearest head-model pixel (0 on the head model)
+    outline: Outline
     source: str  # "head prior" or the depth model's name
 
 

@@ -13,7 +13,7 @@ from mggtalk_core.gaussians.light import lit_normals
 from mggtalk_core.gaussians.sgp import color_range
 from mggtalk_core.geometry.interior import within_outline
 from mggtalk_core.geometry.projection import project, to_camera, to_canonical
-from mggtalk_core.geometry.scalp import NAPE, SPLAT_RADIUS, hair_outline, hair_thickness, outline_pixels
+from mggtalk_core.geometry.scalp import NAPE, SPLAT_RADIUS, hair_thickness, outline_pixels
 from mggtalk_core.headmodel.model import load_head_model
 from mggtalk_core.media.image import read_photo
 from mggtalk_core.pipeline import build_head
@@ -25,7 +25,7 @@ from mggtalk_core.types import INTERIOR, VISIBLE
 
 @pytest.fixture(scope="module")
 def outline(demo_portrait, demo_points):
-    return hair_outline(demo_portrait, demo_points.depth_map.on_head, load_head_model())
+    return demo_points.depth_map.outline
 
 
 @pytest.mark.parametrize("size", [192, 256, 300, 512])

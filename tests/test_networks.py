@@ -18,7 +18,6 @@ from mggtalk_core.gaussians.light import Relighter, fit_light, sh_basis, turned_
 from mggtalk_core.gaussians.sgp import predict_invisible, predict_visible
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
 from mggtalk_core.geometry.refine import STEEPEST, GeoRefineUNet, refine_depth
-from mggtalk_core.geometry.scalp import hair_outline
 from mggtalk_core.headmodel.model import load_head_model
 from mggtalk_core.media.image import read_photo
 from mggtalk_core.model import MGGTalkModel
@@ -99,7 +98,7 @@ def test_trained_geo_refine_moves_the_surface_inside_its_bounds(portrait):
     np.testing.assert_array_equal(np.isfinite(refined.depth), person)
     moved = (refined.depth - depth_map.depth)[person]
     assert (moved >= 0).all() and (moved <= 0.0601).all() and np.percentile(moved, 95) > 0.02
-    bare = hair_outline(portrait, depth_map.on_head, load_head_model()).bare
+    bare = depth_map.outline.bare
     assert bare[depth_map.on_head].all() and not moved[bare[person]].any()  # skin, fitted to landmarks, stays
     pixel = np.nanmedian(depth_map.depth) / portrait.camera.K[0, 0]
     beside = distance_transform_edt(~bare)[person] * pixel

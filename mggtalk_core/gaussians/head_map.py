@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..geometry.scalp import SKULL_CENTRE
-from ..headmodel.model import SKIN, HeadModel
+from ..headmodel.model import HeadModel
 from ..types import INTERIOR, SYMMETRIC, VISIBLE, PointCloud
 
 MAP_SIZE = 64
@@ -26,7 +26,7 @@ MAP_CHANNELS = 16
 
 def head_map(points: PointCloud, head: HeadModel) -> torch.Tensor:
     """The map (1, 16, 64, 64) of a cloud with the prior's colours; rows from crown to neck, columns around."""
-    skin = (head.parts[points.faces] == SKIN) & ~head.mouth_interior[points.faces]
+    skin = head.outer_skin[points.faces]
     layers = []
     for origin in (VISIBLE, SYMMETRIC, INTERIOR):
         # What is visible counts as it is, with hair and glasses; of the hidden, only the outside.

@@ -11,11 +11,10 @@ from ..geometry.blocks import block_means
 from ..geometry.interior import mouth_centre
 from ..geometry.mesh_raster import vertex_normals
 from ..geometry.pose_weights import smoothstep
-from ..geometry.scalp import hair_outline, outline_pixels
-from ..geometry.surfels import SOLID_ALPHA
+from ..geometry.scalp import outline_pixels
 from ..headmodel.landmarks import LEFT_EYE_RING, RIGHT_EYE_RING, inter_ocular_distance
 from ..headmodel.model import EAR_HEIGHTS, LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
-from ..types import INTERIOR, VISIBLE, PointCloud, Portrait
+from ..types import INTERIOR, SOLID_ALPHA, VISIBLE, PointCloud, Portrait
 
 TOOTH_WHITE = np.array([1.0, 0.97, 0.92], np.float32)
 UPPER_TOOTH_WIDTHS = (0.0085, 0.0065, 0.0075, 0.007, 0.007, 0.010)
@@ -155,7 +154,7 @@ def _eye_colors(points: PointCloud, positions: np.ndarray, head: HeadModel, skin
 
 def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> np.ndarray:
     """Hidden skin and hair: the mean of the nearest known colours, but for scalp, neck and eyelids."""
-    outer = (head.parts[points.faces] == SKIN) & ~head.mouth_interior[points.faces]  # not the teeth beside a lip
+    outer = head.outer_skin[points.faces]  # not the teeth beside a lip
     shown = (points.origin != INTERIOR) & outer
     known = shown & _away_from_the_edge(points)
     known = known if known.any() else shown
@@ -164,7 +163,7 @@ def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> 
     above_ears = known & (points.positions[:, 1] < EAR_HEIGHTS[0])
     haired = above_ears.sum() > ENOUGH_SCALP
     if haired:
-        textured, texture = _continued_hair(points, positions, head)
+        textured, texture = _continued_hair(points, positions)
         colors[textured] = texture
     colors[~textured] = _nearest_colors(points, known, positions[~textured])
     if haired:
@@ -200,11 +199,10 @@ def _away_from_the_edge(points: PointCloud) -> np.ndarray:
     return solid[rows, columns]
 
 
-def _continued_hair(points: PointCloud, positions: np.ndarray, head: HeadModel) -> tuple[np.ndarray, np.ndarray]:
+def _continued_hair(points: PointCloud, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which (n,) of some positions (n, 3) m continue the photo's hair, or bare scalp, and their colours (m, 3)."""
     image = points.portrait.image
-    outline = hair_outline(points.portrait, points.depth_map.on_head, head)
-    pixels, textured = outline_pixels(positions, points.portrait, outline)
+    pixels, textured = outline_pixels(positions, points.portrait, points.depth_map.outline)
     sigma = HAIR_BLUR * len(image)
     soft = gaussian_filter(image, (sigma, sigma, 0))
     where = pixels[textured].T - 0.5

@@ -11,13 +11,13 @@ from scipy.spatial import cKDTree
 from torch import nn
 
 from ..geometry.blocks import block_means
-from ..geometry.surfels import MAX_OPACITY, SOLID_ALPHA
+from ..geometry.surfels import MAX_OPACITY
 from ..geometry.symmetry import select
-from ..headmodel.model import SKIN, HeadModel, load_head_model
+from ..headmodel.model import HeadModel, load_head_model
 from ..headmodel.personal import personal_expression_basis
 from ..model import MGGTalkModel
 from ..rendering.rasterizer import render
-from ..types import INTERIOR, VISIBLE, DepthMap, PointCloud, Portrait
+from ..types import INTERIOR, SOLID_ALPHA, VISIBLE, DepthMap, PointCloud, Portrait
 from .decoders import apply_residual, hidden_inputs, mouth_part, toned, visible_inputs
 from .densify import add_children, parent_inputs
 from .head import GaussianHead, covars_from_axes
@@ -199,10 +199,9 @@ def _decode_hidden(model: MGGTalkModel, points: PointCloud, normals: np.ndarray,
     hidden = points.origin != VISIBLE
     # Mouth and eyes keep the prior's colours: what was learned there is an average of teeth, tongue and dark, which
     # scores better (+0.8 dB on real mouths) and looks like a grey plug.
-    outer = (head.parts == SKIN) & ~head.mouth_interior
-    chosen = torch.from_numpy(outer[points.faces[hidden]])
-    decoded = apply_residual(points, hidden, residual.cpu().where(chosen))
-    hidden[hidden] = outer[points.faces[hidden]] & (decoded.colors[hidden] != points.colors[hidden]).any(1)
+    outer = head.outer_skin[points.faces[hidden]]
+    decoded = apply_residual(points, hidden, residual.cpu().where(torch.from_numpy(outer)))
+    hidden[hidden] = outer & (decoded.colors[hidden] != points.colors[hidden]).any(1)
     return _as_varied_as_nearby(decoded, hidden, points.colors)
 
 

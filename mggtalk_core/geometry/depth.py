@@ -9,14 +9,12 @@ from scipy.sparse.linalg import spsolve
 
 from ..headmodel.arkit import ARKIT_INDEX
 from ..headmodel.landmarks import OVAL
-from ..headmodel.model import LOWER_TEETH, SKIN, UPPER_TEETH, HeadModel, load_head_model
+from ..headmodel.model import LOWER_TEETH, UPPER_TEETH, HeadModel, load_head_model
 from ..types import DepthMap, Portrait
 from .binding import bind_pixels, polygon_mask
 from .mesh_raster import rasterize_mesh, vertex_normals
 from .projection import project, to_camera, unproject
-
-SILHOUETTE_DEPTH = 0.075
-"""Where the person's outline lies behind the eyes: about the plane of the ears, metres."""
+from .scalp import SILHOUETTE_DEPTH, hair_outline
 
 GRAZING = 0.3
 """Cosine of the viewing angle below which the head model's own depth is not used (it may be under hair)."""
@@ -87,6 +85,7 @@ def head_prior_depth(portrait: Portrait) -> DepthMap:
         face=np.where(person, face[rows, columns], -1).astype(np.int32),
         barycentric=barycentric[rows, columns],
         distance=distance.astype(np.float32),
+        outline=hair_outline(portrait, known, head),
         source="head prior",
     )
 
@@ -116,7 +115,7 @@ def _behind_lips(
         return depth
     camera, size = portrait.camera.resized(LIPS_SIZE, LIPS_SIZE), LIPS_SIZE
     in_front = portrait.vertices[head.faces].mean(1)[:, 2] < FACE_DEPTH
-    outside = head.faces[(head.parts == SKIN) & ~head.mouth_interior & in_front]
+    outside = head.faces[head.outer_skin & in_front]
     rows, columns = np.nonzero(teeth)
     points = unproject(columns + 0.5, rows + 0.5, depth[teeth], portrait.camera)
     corners, weights = head.faces[face[teeth]], barycentric[teeth][..., None]

@@ -13,7 +13,7 @@ from .binding import polygon_mask
 from .mesh_raster import rasterize_mesh
 from .pose_weights import head_pose_weight
 from .projection import project, to_camera, to_canonical
-from .scalp import SPLAT_RADIUS, hair_outline, hair_thickness
+from .scalp import SPLAT_RADIUS, hair_thickness
 from .surfels import MAX_OPACITY
 from .symmetry import in_free_space
 
@@ -54,7 +54,7 @@ NECK_HALF_WIDTH = 0.065
 
 def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> PointCloud:
     """Points on head-model surface that no pixel shows; colours are left to the decoder (black here)."""
-    outline = hair_outline(points.portrait, points.depth_map.on_head, head)
+    outline = points.depth_map.outline
     vertices = points.portrait.vertices + hair_thickness(points.portrait, outline, head)
     seen = np.zeros(len(head.faces), bool)
     on_model = points.depth_map.distance == 0
@@ -82,7 +82,7 @@ def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> 
     )
     sampled = [sample_faces(vertices, head.faces, np.flatnonzero(group), spacing) for group, spacing in groups]
     faces, barycentric, positions, axes = (np.concatenate(parts) for parts in zip(*sampled))
-    outer = (head.parts[faces] == SKIN) & ~head.mouth_interior[faces]
+    outer = head.outer_skin[faces]
     positions[outer] = within_outline(positions[outer], points.portrait)
     keep = in_free_space(positions, points, HIDDEN_MARGIN) | _outside_picture(positions, points)
     in_mouth = (head.parts[faces] >= TONGUE) | head.mouth_interior[faces]
@@ -115,7 +115,7 @@ def stays_in_mouth(portrait: Portrait, head: HeadModel, faces: np.ndarray, baryc
     """
     size = OUTSIDE_TEST_SIZE
     camera = portrait.camera.resized(size, size)
-    outside = head.faces[(head.parts == SKIN) & ~head.mouth_interior]
+    outside = head.faces[head.outer_skin]
     keep = np.ones(len(faces), bool)
     for names in OUTSIDE_TEST_ACTIONS:
         change = head.expression_basis[[ARKIT_INDEX[name] for name in names]].sum(0) * OUTSIDE_TEST_STRENGTH

@@ -13,11 +13,9 @@ import torch
 from scipy.ndimage import binary_closing, distance_transform_edt
 from torch import nn
 
-from ..headmodel.model import load_head_model
 from ..types import DepthMap, Portrait
 from ..unet import UNet
 from .pose_weights import smoothstep
-from .scalp import hair_outline
 
 REFINE_SIZE = 128
 INPUT_CHANNELS = 11
@@ -110,7 +108,7 @@ def _offset_range(portrait: Portrait, depth_map: DepthMap) -> tuple[np.ndarray, 
     where strands that are thinner than the network sees would be left standing behind the head.
     """
     size = len(portrait.image)
-    bare = hair_outline(portrait, depth_map.on_head, load_head_model()).bare
+    bare = depth_map.outline.bare
     pixel = np.nanmedian(depth_map.depth) / portrait.camera.K[0, 0]
     from_skin = distance_transform_edt(~binary_closing(bare, iterations=max(1, round(GAP * size)))) * pixel
     person = np.pad(np.isfinite(depth_map.depth), 1, mode="edge")  # the crop's border is no outline

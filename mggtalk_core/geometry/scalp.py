@@ -6,19 +6,18 @@ behind the hair when the head turns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.ndimage import binary_fill_holes, binary_opening, binary_propagation, gaussian_filter1d, maximum_filter1d
 
 from ..headmodel.model import EAR_HEIGHTS, SKIN, HeadModel
 from ..portrait.skin import NEIGHBOURS, face_skin, like_skin, samples
-from ..types import Portrait
-from .depth import SILHOUETTE_DEPTH
+from ..types import SOLID_ALPHA, Outline, Portrait
 from .mesh_raster import rasterize_mesh
 from .pose_weights import smoothstep
 from .projection import project, to_camera, to_canonical
-from .surfels import SOLID_ALPHA
+
+SILHOUETTE_DEPTH = 0.075
+"""Where the person's outline lies behind the eyes: about the plane of the ears, metres."""
 
 SKULL_CENTRE = np.array([0.0, -0.025, SILHOUETTE_DEPTH], np.float32)
 """Middle of the skull's widest section, canonical metres."""
@@ -49,20 +48,6 @@ BALD = 0.3
 
 BEHIND = (-0.02, 0.0)
 """Depths between which the hair begins, metres behind the outline's plane."""
-
-
-@dataclass(frozen=True)
-class Outline:
-    """The person's outline around the head in the photo, in directions of the image plane."""
-
-    angles: np.ndarray  # (n,) rad, 0 towards the image's right, growing downward
-    centre: np.ndarray  # (3,) m, camera frame
-    middle: np.ndarray  # (2,) px, the centre in the photo
-    pixel: float  # m, size of a pixel at the centre
-    end: np.ndarray  # (n,) px from the middle to where the person ends
-    hair: np.ndarray  # (n,) px, width of what is neither face nor ear there; 0 where none is
-    thickness: np.ndarray  # (n,) m, of hair over the head model; above the ears measured, below them the nearest
-    bare: np.ndarray  # (S, S) bool, face and neck, and skin that goes on from there up to the hair
 
 
 def hair_thickness(portrait: Portrait, outline: Outline, head: HeadModel) -> np.ndarray:

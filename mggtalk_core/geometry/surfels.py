@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from ..headmodel.landmarks import OVAL
-from ..types import VISIBLE, DepthMap, PointCloud, Portrait
+from ..types import SOLID_ALPHA, VISIBLE, DepthMap, PointCloud, Portrait
 from .binding import polygon_mask
 from .blocks import block_means, surfel_blocks
 from .depth import pixel_tangents
@@ -30,9 +30,6 @@ SURFEL_THICKNESS = 0.15
 """Half axis along the normal in pixel footprints: enough to be seen edge-on."""
 
 MAX_OPACITY = 0.97
-
-SOLID_ALPHA = 0.95
-"""Mask value from which on a pixel is the person's alone."""
 
 BORDER_HOLD = 0.1
 """Width along the crop's border, in crop sides, in which the torso is held still."""

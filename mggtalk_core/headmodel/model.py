@@ -64,6 +64,11 @@ class HeadModel:
         x, y = self.mean[:, 0], self.mean[:, 1]
         return (np.abs(x) > EAR_WIDTH) & (y > low) & (y < high)
 
+    @property
+    def outer_skin(self) -> np.ndarray:
+        """Mask (F,) of the triangles of skin and scalp: not the mouth's inside, teeth, tongue or eyeballs."""
+        return (self.parts == SKIN) & ~self.mouth_interior
+
     def part_vertices(self, part: int) -> np.ndarray:
         """Indices (n,) of the vertices that belong to one of SKIN .. LOWER_TEETH."""
         return np.unique(self.faces[self.parts == part])

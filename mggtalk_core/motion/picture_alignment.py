@@ -18,7 +18,7 @@ from ..gaussians.head import GaussianHead
 from ..geometry.mesh_raster import vertex_normals
 from ..geometry.projection import project, projection_jacobian, rotation_derivative, to_camera
 from ..headmodel.landmarks import INNER_LIP_LOWER, INNER_LIP_UPPER
-from ..headmodel.model import SKIN, HeadModel, load_head_model
+from ..headmodel.model import HeadModel, load_head_model
 from ..portrait.crop import cut_square
 from ..rendering.frames import LiveRenderer
 
@@ -156,7 +156,7 @@ def _compared_skin(model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (n,) of the face's skin, and its triangles (m, 3) as indices into them."""
     x, y, z = model.mean.T
     inside = (y > FACE_TOP) & (y < FACE_BOTTOM) & (z < FACE_DEPTH)
-    skin = (model.parts == SKIN) & ~model.mouth_interior & inside[model.faces].all(1)
+    skin = model.outer_skin & inside[model.faces].all(1)
     vertices, faces = np.unique(model.faces[skin], return_inverse=True)
     return vertices, faces.reshape(-1, 3)
 

@@ -372,7 +372,7 @@ def _bearded(albedo, head, faces, weights, person: Person, pixel_seed: np.ndarra
     height = 0.5 * (lower_lip[1] - upper_lip[1]) + 0.002
     lips = (place[:, 0] / (1.1 * half_width)) ** 2 + ((place[:, 1] - middle) / height) ** 2 < 1
     front = place[:, 2] < 0.5 * (marks[234, 2] + marks[454, 2])
-    skin = (head.parts[faces] == SKIN) & ~head.mouth_interior[faces] & front & ~lips
+    skin = head.outer_skin[faces] & front & ~lips
     speckle = 0.6 + 0.4 * np.sin(pixel_seed * 12.9898) ** 2
     amount = (person.beard * below_nose * above_neck * beside * skin * speckle)[:, None]
     color = _to_linear(0.16 * person.hair_tint)
