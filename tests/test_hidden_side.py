@@ -13,7 +13,7 @@ from mggtalk_core.gaussians.light import lit_normals
 from mggtalk_core.gaussians.sgp import color_range
 from mggtalk_core.geometry.interior import within_outline
 from mggtalk_core.geometry.projection import project, to_camera, to_canonical
-from mggtalk_core.geometry.scalp import NAPE, SPLAT_RADIUS, hair_thickness, outline_pixels
+from mggtalk_core.geometry.scalp import NAPE, SKULL_CENTRE, SPLAT_RADIUS, hair_thickness, onto_scalp, outline_pixels
 from mggtalk_core.headmodel.model import load_head_model
 from mggtalk_core.media.image import read_photo
 from mggtalk_core.pipeline import build_head
@@ -86,6 +86,22 @@ def test_hidden_scalp_ends_where_the_hair_does(demo_portrait, outline):
     face = demo_portrait.vertices[:, 2] < 0.03
     neck = demo_portrait.vertices[:, 1] > NAPE[1]
     assert np.allclose(vertices[face | neck | head.ears], demo_portrait.vertices[face | neck | head.ears])
+
+
+def test_what_is_mirrored_behind_the_outline_lies_on_the_scalp(demo_portrait, outline):
+    """The far rim of a veil once stood off the turned head as a spike."""
+    head = load_head_model()
+    scalp = np.unique(head.faces[head.outer_skin])
+    surface = (demo_portrait.vertices + hair_thickness(demo_portrait, outline, head))[scalp]
+    behind = (to_camera(surface, demo_portrait.camera) - outline.centre)[:, 2] > 0.01
+    on_head = surface[behind & (surface[:, 1] < SKULL_CENTRE[1])] - SKULL_CENTRE
+    laid = onto_scalp(SKULL_CENTRE + 1.3 * on_head, demo_portrait, outline, head) - SKULL_CENTRE
+    off = np.linalg.norm(laid, axis=1) - np.linalg.norm(on_head, axis=1)
+    assert len(off) > 50 and np.abs(off).max() < 0.006 and np.abs(off).mean() < 0.002  # 0.03 m before
+    inside, hanging = SKULL_CENTRE + 0.9 * on_head, np.array([[0.08, 0.08, 0.12]], np.float32)
+    face = demo_portrait.vertices[demo_portrait.vertices[:, 2] < 0.03]
+    for free in (inside, hanging, face):
+        np.testing.assert_allclose(onto_scalp(free, demo_portrait, outline, head), free, atol=1e-6)
 
 
 def test_hair_goes_on_behind_the_outline_with_the_photos_texture(demo_portrait, outline):

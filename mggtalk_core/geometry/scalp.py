@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.ndimage import binary_fill_holes, binary_opening, binary_propagation, gaussian_filter1d, maximum_filter1d
+from scipy.spatial import cKDTree
 
 from ..headmodel.model import EAR_HEIGHTS, SKIN, HeadModel
 from ..portrait.skin import NEIGHBOURS, face_skin, like_skin, samples
@@ -49,6 +50,10 @@ BALD = 0.3
 BEHIND = (-0.02, 0.0)
 """Depths between which the hair begins, metres behind the outline's plane."""
 
+STAND_OFF, HANGING = 0.001, 0.5
+"""How far mirrored hair behind the outline's plane may stand off the scalp, metres, and by how much more per metre
+below the skull's widest section: above it hair lies on the head, from there on it hangs down."""
+
 
 def hair_thickness(portrait: Portrait, outline: Outline, head: HeadModel) -> np.ndarray:
     """Offsets (V, 3) m, canonical, that move the hidden scalp onto the hair the photo's outline tells of.
@@ -64,6 +69,27 @@ def hair_thickness(portrait: Portrait, outline: Outline, head: HeadModel) -> np.
     amount *= 1 - smoothstep((portrait.vertices[:, 1] - NAPE[0]) / (NAPE[1] - NAPE[0]))
     length = np.linalg.norm(away, axis=1)
     return ((amount / length)[:, None] * away @ portrait.camera.viewmat[:3, :3]).astype(np.float32)
+
+
+def onto_scalp(positions: np.ndarray, portrait: Portrait, outline: Outline, head: HeadModel) -> np.ndarray:
+    """Positions (N, 3) m, canonical, with those behind the outline's plane that float off the moved scalp laid on it.
+
+    The photo can't contradict them there: of what is mirrored from a turned head's far rim only the end that tucks in
+    behind the person is kept, a sliver that no hair connects to the head, and a spike as soon as the head turns.
+    """
+    away, _, _ = _around(positions, portrait, outline)
+    behind = np.flatnonzero((away[:, 2] > 0) & (positions[:, 1] < NAPE[1]))
+    offset = positions[behind] - SKULL_CENTRE
+    scalp = np.unique(head.faces[head.outer_skin])
+    scalp = scalp[(head.mean[scalp, 1] < NAPE[1]) & ~head.ears[scalp]]
+    surface = portrait.vertices[scalp] + hair_thickness(portrait, outline, head)[scalp] - SKULL_CENTRE
+    radius, distance = np.linalg.norm(surface, axis=1), np.linalg.norm(offset, axis=1)
+    apart, nearest = cKDTree(surface / radius[:, None]).query(offset / distance[:, None], k=8)
+    weight = 1 / (apart**2 + 1e-4)
+    farthest = (weight * radius[nearest]).sum(1) / weight.sum(1) + STAND_OFF + HANGING * offset[:, 1].clip(0)
+    result = positions.copy()
+    result[behind] = SKULL_CENTRE + offset * np.minimum(farthest / distance, 1)[:, None]
+    return result
 
 
 def outline_pixels(positions: np.ndarray, portrait: Portrait, outline: Outline) -> tuple[np.ndarray, np.ndarray]:

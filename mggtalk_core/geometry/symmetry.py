@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 from ..headmodel.model import HeadModel
 from ..types import SYMMETRIC, PointCloud
 from .projection import project, to_camera
+from .scalp import onto_scalp
 from .surfels import surfel_sigma
 
 FLIP = np.array([-1, 1, 1], np.float32)
@@ -68,6 +69,9 @@ def symmetric_points(points: PointCloud, head: HeadModel, *, voxel_filter: bool 
     has_mirror = head.mirror_faces[points.faces] >= 0
     mirrored = mirror_points(select(points, moving & has_mirror), head)
     pixel = np.nanmedian(points.depth_map.depth) / points.portrait.camera.K[0, 0]
+    mirrored = select(mirrored, in_free_space(mirrored.positions, points, 1.5 * pixel))
+    laid = onto_scalp(mirrored.positions, points.portrait, points.depth_map.outline, head)
+    mirrored = replace(mirrored, positions=laid)
     keep = in_free_space(mirrored.positions, points, 1.5 * pixel)
     if voxel_filter and keep.any():
         seen = points.positions[moving]
