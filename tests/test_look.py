@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import binary_closing, binary_erosion, label
+from scipy.ndimage import binary_closing, binary_erosion, gaussian_filter, label
 
 from mggtalk_core.assets import DEMO_PORTRAIT
 from mggtalk_core.gaussians.deformation import pose_weight_gradient
-from mggtalk_core.gaussians.sgp import _as_varied_as_nearby, predict_invisible, predict_visible
+from mggtalk_core.gaussians.sgp import _as_varied_as_nearby, edge_tints, predict_invisible, predict_visible
 from mggtalk_core.geometry.binding import polygon_mask, rows_of_teeth
 from mggtalk_core.geometry.border import cut_columns
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
@@ -192,3 +192,25 @@ def test_no_shoulders_of_the_head_model_stand_out_of_the_clothes(demo_points):
     hidden = demo_points.positions[demo_points.origin == INTERIOR]
     chin = load_head_model().landmarks_of(demo_points.portrait.vertices)[152, 1]
     assert np.abs(hidden[hidden[:, 1] > chin + 0.005, 0]).max() < 0.075  # 0.12: a spike beside the collar
+
+
+def test_a_bald_heads_edge_has_no_tint_of_the_background(demo_points):
+    """A matte half a pixel too wide mixes it in; on a turned head it drew the old outline."""
+    skin, wall = np.array([0.55, 0.35, 0.25], np.float32), np.array([0.2, 0.35, 0.5], np.float32)
+    portrait = demo_points.portrait
+    truth = np.clip(gaussian_filter(portrait.alpha, 1.0) * 2 - 1, 0, 1)[..., None]  # ends inside of the given matte
+    image = truth * skin + (1 - truth) * wall
+    portrait = replace(portrait, image=image, background=np.broadcast_to(wall, image.shape).copy())
+    outline = replace(demo_points.depth_map.outline, hair=np.full_like(demo_points.depth_map.outline.hair, 40))
+    depth_map = replace(demo_points.depth_map, outline=outline)
+    points = replace(demo_points, portrait=portrait, depth_map=depth_map)
+    tints = edge_tints(portrait, depth_map)
+    visible = predict_visible(MGGTalkModel(), points).points
+    rows, columns = visible.pixels.clip(0).T
+    at_edge = (visible.origin == VISIBLE) & (tints.number[rows, columns] >= 0)
+    assert at_edge.sum() > 300
+    colors = visible.colors[at_edge]
+    tint = colors / colors.sum(1, keepdims=True) - skin / skin.sum()
+    mixed = image[rows, columns][at_edge]
+    assert np.abs(mixed / mixed.sum(1, keepdims=True) - skin / skin.sum()).max() > 0.1
+    assert np.abs(tint).max() < 0.03 and np.abs(tint).mean() < 0.015  # 0.072 and 0.033

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_erosion, distance_transform_edt, maximum_filter, minimum_filter
+from scipy.ndimage import binary_erosion, distance_transform_edt, maximum_filter, minimum_filter, uniform_filter
 from scipy.spatial import cKDTree
 from torch import nn
 
 from ..geometry.blocks import block_means
+from ..geometry.scalp import goes_on_behind
 from ..geometry.surfels import MAX_OPACITY
 from ..geometry.symmetry import select
 from ..headmodel.model import HeadModel, load_head_model
@@ -40,6 +41,11 @@ ENOUGH_PIXELS = 512
 
 GRAZING = 0.5
 """Cosine of the angle between view and surface below which the photo sees it at a grazing angle."""
+
+SMOOTH, TINT_SPREAD, TINT_MARGIN, TINT_PIXELS = 0.1, 2.5, 0.01, 256
+"""Where the person's colours inside of an edge vary less than this part of their brightness, a foreign tint shows (in
+hair's texture it doesn't, and the photo's colours may be its own); how many of their standard deviations, and of this
+margin (sRGB), an edge's tint may differ from theirs; and pixels per side, about, that are asked."""
 
 COLOR_TRUST = (0.2, 0.9)
 """Mask values between which a pixel's colour error begins to count: where the mask is low, it is the background's."""
@@ -83,6 +89,9 @@ def _reproduce_photo(seen: PointCloud) -> tuple[np.ndarray, np.ndarray]:
     color_step = SHARPENING_STEP * np.clip((alpha - low) / (high - low), 0, 1)[:, None]
     soft = seen.opacities < MAX_OPACITY  # elsewhere the surface is solid, whatever the mask says
     darkest, brightest = (bound[rows, columns] for bound in color_range(portrait, seen.depth_map))
+    tints = edge_tints(portrait, seen.depth_map)
+    number = tints.number[rows, columns]
+    tinted, number = np.flatnonzero(number >= 0), number[number >= 0]
     colors, opacities = seen.colors.copy(), seen.opacities.copy()
     for _ in range(SHARPENING_ITERATIONS):
         rendered = render(
@@ -93,6 +102,7 @@ def _reproduce_photo(seen: PointCloud) -> tuple[np.ndarray, np.ndarray]:
         opacities = np.where(soft, opacities + SHARPENING_STEP * missing_alpha, opacities).clip(0.01, MAX_OPACITY)
         missing_color = block_means(portrait.image - rendered.rgb.numpy(), rows, columns, seen.steps)
         colors = np.clip(colors + color_step * missing_color, darkest, brightest)
+        colors[tinted] = tints.kept(colors[tinted], number)
     return colors.astype(np.float32), opacities.astype(np.float32)
 
 
@@ -110,19 +120,72 @@ def color_range(portrait: Portrait, depth_map: DepthMap) -> tuple[np.ndarray, np
     around = (3, 3, 1)
     darkest[grazing] = minimum_filter(image, around)[grazing]
     brightest[grazing] = maximum_filter(image, around)[grazing]
-    solid = binary_erosion(portrait.alpha > SOLID_ALPHA, iterations=max(1, round(EDGE_WIDTH * size)), border_value=1)
+    solid, edge, nearest = _edge(portrait)
     if not solid.any():
         return darkest, brightest
-    distance, nearest = distance_transform_edt(~solid, return_indices=True)
-    edge = (distance > 0) & (distance < EDGE_REACH * size)
     step = max(1, size // ENOUGH_PIXELS)
-    nearest = tuple(nearest[:, edge] // step)
+    nearest = tuple(nearest // step)
     window = (2 * max(1, round(EDGE_LOOK * size / step)) + 1,) * 2 + (1,)
     some, inside = image[::step, ::step], solid[::step, ::step, None]
     lowest = minimum_filter(np.where(inside, some, 1), window)[nearest] - EDGE_MARGIN
     highest = maximum_filter(np.where(inside, some, 0), window)[nearest] + EDGE_MARGIN
     darkest[edge], brightest[edge] = lowest.clip(0, 1), highest.clip(0, 1)
     return darkest, brightest
+
+
+def _edge(portrait: Portrait) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels (S, S) bool farther inside the person and of the person's edge; and (2, n) for each of the edge's n, in
+    their order, the nearest of the former."""
+    size = len(portrait.image)
+    solid = binary_erosion(portrait.alpha > SOLID_ALPHA, iterations=max(1, round(EDGE_WIDTH * size)), border_value=1)
+    distance, nearest = distance_transform_edt(~solid, return_indices=True)
+    edge = (distance > 0) & (distance < EDGE_REACH * size)
+    return solid, edge, nearest[:, edge]
+
+
+@dataclass(frozen=True)
+class EdgeTints:
+    """Colours of the person inside of n pixels of the edge."""
+
+    number: np.ndarray  # (S, S) int, which of the n a pixel is, -1: none
+    mean: np.ndarray  # (n, 3)
+    precision: np.ndarray  # (n, 3, 3) inverse covariance, brightness left out
+
+    def kept(self, colors: np.ndarray, number: np.ndarray) -> np.ndarray:
+        """Colours (m, 3) for the pixels of some numbers (m,), moved to the mean's tint as far as they leave it."""
+        away = colors - self.mean[number]
+        distance = np.sqrt(np.einsum("ni,nij,nj->n", away, self.precision[number], away))[:, None]
+        return self.mean[number] + away * (TINT_SPREAD / np.maximum(distance, TINT_SPREAD))
+
+
+def edge_tints(portrait: Portrait, depth_map: DepthMap) -> EdgeTints:
+    """The tints that a bald head, or smooth hair, has inside of its edge, where the head goes on behind the outline.
+
+    A matte that is half a pixel wide of the truth mixes the background's tint into the edge. Darkest and brightest
+    colour leave room for it (red as in the shade, blue as in the light), and on a turned head it draws the old outline.
+    """
+    image, size = portrait.image, len(portrait.image)
+    solid, edge, nearest = _edge(portrait)
+    rows, columns = np.nonzero(edge)
+    chosen = (-depth_map.normals[rows, columns, 2] < GRAZING) & solid.any()
+    chosen &= goes_on_behind(rows, columns, depth_map.outline, size)
+    step = max(1, size // TINT_PIXELS)
+    window = (2 * max(1, round(EDGE_LOOK * size / step)) + 1,) * 2 + (1,)
+    some, inside = image[::step, ::step], solid[::step, ::step, None].astype(np.float32)
+    i, j = np.triu_indices(3)
+    sums = uniform_filter(np.concatenate([inside, inside * some, inside * some[..., i] * some[..., j]], 2), window)
+    sums = sums[tuple(nearest[:, chosen] // step)].astype(np.float64)
+    sums /= np.maximum(sums[:, :1], 1e-6)
+    mean, covariance = sums[:, 1:4], np.empty((len(sums), 3, 3))
+    covariance[:, i, j] = covariance[:, j, i] = sums[:, 4:] - mean[:, i] * mean[:, j]
+    brightness = np.linalg.norm(mean, axis=1)
+    smooth = (np.trace(covariance, axis1=1, axis2=2) < (SMOOTH * brightness) ** 2) & (brightness > TINT_MARGIN)
+    mean, covariance, brightness = mean[smooth], covariance[smooth], brightness[smooth]
+    grey = mean / brightness[:, None]
+    free = covariance + TINT_MARGIN**2 * np.eye(3) + grey[:, :, None] * grey[:, None, :]  # 1: any brightness
+    number = np.full(edge.shape, -1)
+    number[rows[chosen][smooth], columns[chosen][smooth]] = np.arange(len(mean))
+    return EdgeTints(number, mean, np.linalg.inv(free))
 
 
 def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> GaussianHead:

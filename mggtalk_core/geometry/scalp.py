@@ -62,7 +62,7 @@ def hair_thickness(portrait: Portrait, outline: Outline, head: HeadModel) -> np.
     thickness blended into the mean of all directions. Face, ears and neck are not moved.
     """
     away, angle, edge_on = _around(portrait.vertices, portrait, outline)
-    at_outline = np.interp(angle, outline.angles, outline.thickness, period=2 * np.pi)
+    at_outline = _in_direction(angle, outline.thickness, outline)
     amount = edge_on * at_outline + (1 - edge_on) * outline.thickness.mean()
     amount *= ~head.ears
     amount *= smoothstep((away[:, 2] - BEHIND[0]) / (BEHIND[1] - BEHIND[0]))
@@ -99,7 +99,7 @@ def outline_pixels(positions: np.ndarray, portrait: Portrait, outline: Outline) 
     goes on around the head without a seam, back and forth over the width of the hair.
     """
     away, angle, _ = _around(positions, portrait, outline)
-    end, hair = (np.interp(angle, outline.angles, what, period=2 * np.pi) for what in (outline.end, outline.hair))
+    end, hair = (_in_direction(angle, what, outline) for what in (outline.end, outline.hair))
     edge = EDGE_WIDTH * len(portrait.image)
     width = np.maximum(hair - edge, 1)
     arc = np.maximum(np.arctan2(away[:, 2], np.hypot(away[:, 0], away[:, 1])), 0)
@@ -107,6 +107,12 @@ def outline_pixels(positions: np.ndarray, portrait: Portrait, outline: Outline) 
     inward = edge + width - np.abs(behind % (2 * width) - width)
     columns, rows = outline.middle[:, None] + (end - inward) * np.stack([np.cos(angle), np.sin(angle)])
     return np.stack([rows, columns], 1), (hair > 2 * edge) & (away[:, 2] > BEHIND[0])
+
+
+def goes_on_behind(rows: np.ndarray, columns: np.ndarray, outline: Outline, size: int) -> np.ndarray:
+    """Mask (n,) of pixels of a crop (S, S) in whose direction hair, or bare scalp, goes on behind the outline."""
+    angle = np.arctan2(rows + 0.5 - outline.middle[1], columns + 0.5 - outline.middle[0])
+    return _in_direction(angle, outline.hair, outline) > 2 * EDGE_WIDTH * size
 
 
 def hair_outline(portrait: Portrait, on_head: np.ndarray, head: HeadModel) -> Outline:
@@ -164,6 +170,11 @@ def _like_face(portrait: Portrait, rows: np.ndarray, columns: np.ndarray) -> np.
     bare = np.zeros_like(some_person)
     bare[some_person] = like_skin(some[some_person], skin, hair)
     return binary_opening(bare).repeat(step, 0).repeat(step, 1)[: len(image), : len(image)]
+
+
+def _in_direction(angle: np.ndarray, values: np.ndarray, outline: Outline) -> np.ndarray:
+    """Values (N,) in directions (N,) rad of what the outline has in its own directions (n,)."""
+    return np.interp(angle, outline.angles, values, period=2 * np.pi)
 
 
 def _around(positions: np.ndarray, portrait: Portrait, outline: Outline) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
