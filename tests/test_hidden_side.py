@@ -8,12 +8,20 @@ from conftest import shared_data
 from scipy.ndimage import distance_transform_edt
 
 from mggtalk_core.assets import DEMO_PORTRAIT
-from mggtalk_core.gaussians.hidden_colors import hidden_colors
+from mggtalk_core.gaussians.hidden_colors import _continued_hair, hidden_colors
 from mggtalk_core.gaussians.light import lit_normals
 from mggtalk_core.gaussians.sgp import color_range
 from mggtalk_core.geometry.interior import within_outline
 from mggtalk_core.geometry.projection import project, to_camera, to_canonical
-from mggtalk_core.geometry.scalp import NAPE, SKULL_CENTRE, SPLAT_RADIUS, hair_thickness, onto_scalp, outline_pixels
+from mggtalk_core.geometry.scalp import (
+    NAPE,
+    SKULL_CENTRE,
+    SPLAT_RADIUS,
+    TYPICAL,
+    hair_thickness,
+    onto_scalp,
+    outline_pixels,
+)
 from mggtalk_core.headmodel.model import load_head_model
 from mggtalk_core.media.image import read_photo
 from mggtalk_core.pipeline import build_head
@@ -112,10 +120,31 @@ def test_hair_goes_on_behind_the_outline_with_the_photos_texture(demo_portrait, 
     at_camera = outline.centre + np.stack(
         [end * np.cos(angle) + 0 * behind, end * np.sin(angle) + 0 * behind, behind], 1
     )
-    pixels, textured = outline_pixels(to_canonical(at_camera, demo_portrait.camera), demo_portrait, outline)
-    assert textured.all()
-    inside = end / outline.pixel - np.hypot(*(pixels[:, ::-1] - outline.middle).T)
+    continued = outline_pixels(to_canonical(at_camera, demo_portrait.camera), demo_portrait, outline)
+    assert continued.shown.all()
+    inside = end / outline.pixel - np.hypot(*(continued.pixels[:, ::-1] - outline.middle).T)
     assert 0 < inside[0] < 5 and (np.diff(inside) > 0.6 * 0.01 / outline.pixel).all()
+
+
+def test_the_back_of_the_head_has_the_tone_of_the_hair_along_the_outline(demo_points):
+    """Dark hair beside the face, or a temple, was repeated on the back of the head as a dark patch or stripes."""
+    portrait, outline = demo_points.portrait, demo_points.depth_map.outline
+    size = len(portrait.image)
+    columns, rows = np.indices((size, size))[::-1] + 0.5 - outline.middle[:, None, None]
+    end = np.interp(np.arctan2(rows, columns), outline.angles, outline.end, period=2 * np.pi)
+    inward = (end - np.hypot(rows, columns))[..., None]
+    image = np.where(inward > 1.2 * TYPICAL * size, 0.1, 0.6) + 0.1 * np.sin(inward)
+    points = replace(demo_points, portrait=replace(portrait, image=image.repeat(3, 2).astype(np.float32)))
+    crown = -np.pi / 2 + np.linspace(-0.5, 0.5, 20)
+    arc = np.linspace(0.3, 0.8, 20)[:, None]  # rad behind the outline
+    reach = np.interp(crown, outline.angles, outline.end) * outline.pixel
+    away = np.stack(np.broadcast_arrays(np.cos(arc) * np.cos(crown), np.cos(arc) * np.sin(crown), np.sin(arc)), -1)
+    behind = to_canonical((outline.centre + reach[:, None] * away).reshape(-1, 3), portrait.camera)
+    shown, colors = _continued_hair(points, behind)
+    assert shown.mean() > 0.9
+    assert np.abs(colors.mean(1) - 0.6).max() < 0.2 and colors.std() > 0.01  # the texture stays
+    width = np.interp(crown, outline.angles, outline.hair) / (TYPICAL * size)
+    assert width.min() > 2  # the hair is wide enough to have the dark part
 
 
 def test_a_hidden_neck_has_the_necks_colour_not_the_collars(demo_points):

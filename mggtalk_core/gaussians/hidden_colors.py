@@ -41,6 +41,11 @@ above the ears (not of ears), if the photo shows so many points of that."""
 HAIR_BLUR = 1 / 512
 """Standard deviation by which hair is blurred, crop sides: splats of the scalp are no finer."""
 
+TONE_PIXELS, TONE_BLUR, TONE_REACH, WIDE_HAIR = 128, 1 / 48, 0.03, 1 / 8
+"""Pixels per side, about, and standard deviation, crop sides, of the tone of hair without its texture; how far behind
+the outline, metres, tone is that of the hair along it; and the width of hair, crop sides, from which on its texture is
+repeated in full: a narrow rim, to and fro, would be stripes."""
+
 NECK_TOP, NECK_FRONT, ENOUGH_NECK = (0.03, 0.06), (0.03, 0.06), 50
 """Heights (metres below the eyes) and depths between which hidden skin becomes neck, and how many points of the neck
 the photo must show: around the neck goes what it shows in the middle, not the collar or the hair beside it."""
@@ -200,14 +205,45 @@ def _away_from_the_edge(points: PointCloud) -> np.ndarray:
 
 
 def _continued_hair(points: PointCloud, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which (n,) of some positions (n, 3) m continue the photo's hair, or bare scalp, and their colours (m, 3)."""
-    image = points.portrait.image
-    pixels, textured = outline_pixels(positions, points.portrait, points.depth_map.outline)
+    """Which (n,) of some positions (n, 3) m continue the photo's hair, or bare scalp, and their colours (m, 3).
+
+    Texture goes on around the head; light and shade of the side that the photo shows do not, nor does the shadow beside
+    the face: farther behind, tone is that of the hair along the outline.
+    """
+    image, outline = points.portrait.image, points.depth_map.outline
+    continued = outline_pixels(positions, points.portrait, outline)
+    shown = continued.shown
     sigma = HAIR_BLUR * len(image)
-    soft = gaussian_filter(image, (sigma, sigma, 0))
-    where = pixels[textured].T - 0.5
-    texture = [map_coordinates(soft[..., channel], where, order=1, mode="nearest") for channel in range(3)]
-    return textured, np.stack(texture, 1)
+    texture = _sampled(gaussian_filter(image, (sigma, sigma, 0)), continued.pixels[shown])
+    tones = _tones(points)
+    step = max(1, len(image) // TONE_PIXELS)
+    tone, typical = (_sampled(tones, where[shown] / step) for where in (continued.pixels, continued.typical))
+    width = continued.width[shown, None]
+    amount = smoothstep(continued.behind[shown, None] / np.minimum(TONE_REACH, width * outline.pixel))
+    detail = np.minimum(width / (WIDE_HAIR * len(image)), 1)
+    levelled = typical + detail * (texture - tone)
+    return shown, texture + amount * (levelled - texture)
+
+
+def _tones(points: PointCloud) -> np.ndarray:
+    """The person's hair and scalp without their texture, (s, s, 3), about TONE_PIXELS a side."""
+    step = max(1, len(points.portrait.image) // TONE_PIXELS)
+    image, alpha, bare = (
+        each[::step, ::step] for each in (points.portrait.image, points.portrait.alpha, points.depth_map.outline.bare)
+    )
+    edge = max(1, round(EDGE_WIDTH * len(alpha)))
+    hair = binary_erosion(alpha > SOLID_ALPHA, iterations=edge, border_value=1) & ~bare
+    weight = hair[..., None].astype(np.float32) + 1e-6
+    some = np.concatenate([weight * image, weight], 2)
+    sigma = TONE_BLUR * len(alpha)
+    sums = gaussian_filter(some, (sigma, sigma, 0))
+    return sums[..., :3] / sums[..., 3:]
+
+
+def _sampled(picture: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """A picture (S, S, 3) at rows and columns (n, 2), between its pixels' centres: (n, 3)."""
+    where = pixels.T - 0.5
+    return np.stack([map_coordinates(picture[..., i], where, order=1, mode="nearest") for i in range(3)], 1)
 
 
 def _eyes_and_lashes(portrait: Portrait) -> np.ndarray:

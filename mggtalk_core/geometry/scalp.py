@@ -6,6 +6,8 @@ behind the hair when the head turns.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.ndimage import binary_fill_holes, binary_opening, binary_propagation, gaussian_filter1d, maximum_filter1d
 from scipy.spatial import cKDTree
@@ -50,6 +52,9 @@ BALD = 0.3
 BEHIND = (-0.02, 0.0)
 """Depths between which the hair begins, metres behind the outline's plane."""
 
+TYPICAL = 1 / 16
+"""Width along the outline, crop sides, whose colour is that of the hair on the back of the head."""
+
 STAND_OFF, HANGING = 0.001, 0.5
 """How far mirrored hair behind the outline's plane may stand off the scalp, metres, and by how much more per metre
 below the skull's widest section: above it hair lies on the head, from there on it hangs down."""
@@ -92,21 +97,41 @@ def onto_scalp(positions: np.ndarray, portrait: Portrait, outline: Outline, head
     return result
 
 
-def outline_pixels(positions: np.ndarray, portrait: Portrait, outline: Outline) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (N, 2) row and column whose colours go on hidden scalp (N, 3) m, canonical, and for which (N,) there are.
+@dataclass(frozen=True)
+class Continuation:
+    """What n points of hidden scalp continue of the photo."""
+
+    pixels: np.ndarray  # (n, 2) row and column of what each continues
+    typical: np.ndarray  # (n, 2) row and column in the hair, or bare scalp, along the outline
+    behind: np.ndarray  # (n,) m along the scalp from the outline
+    width: np.ndarray  # (n,) px of the hair in that direction
+    shown: np.ndarray  # (n,) bool, whether the photo has hair there
+
+
+def outline_pixels(positions: np.ndarray, portrait: Portrait, outline: Outline) -> Continuation:
+    """What hidden scalp (N, 3) m, canonical, continues.
 
     What is some way behind the outline, along the scalp, looks like what is as far before it, in the picture: texture
     goes on around the head without a seam, back and forth over the width of the hair.
     """
     away, angle, _ = _around(positions, portrait, outline)
     end, hair = (_in_direction(angle, what, outline) for what in (outline.end, outline.hair))
-    edge = EDGE_WIDTH * len(portrait.image)
+    size = len(portrait.image)
+    edge = EDGE_WIDTH * size
     width = np.maximum(hair - edge, 1)
-    arc = np.maximum(np.arctan2(away[:, 2], np.hypot(away[:, 0], away[:, 1])), 0)
-    behind = arc * np.linalg.norm(away, axis=1) / outline.pixel
-    inward = edge + width - np.abs(behind % (2 * width) - width)
-    columns, rows = outline.middle[:, None] + (end - inward) * np.stack([np.cos(angle), np.sin(angle)])
-    return np.stack([rows, columns], 1), (hair > 2 * edge) & (away[:, 2] > BEHIND[0])
+    arc = np.maximum(np.arctan2(away[:, 2], np.hypot(away[:, 0], away[:, 1])), 0) * np.linalg.norm(away, axis=1)
+
+    def pixels(inward: np.ndarray) -> np.ndarray:
+        columns, rows = outline.middle[:, None] + (end - inward) * np.stack([np.cos(angle), np.sin(angle)])
+        return np.stack([rows, columns], 1)
+
+    return Continuation(
+        pixels=pixels(edge + width - np.abs(arc / outline.pixel % (2 * width) - width)),
+        typical=pixels(edge + 0.5 * np.minimum(width, TYPICAL * size)),
+        behind=arc,
+        width=width,
+        shown=(hair > 2 * edge) & (away[:, 2] > BEHIND[0]),
+    )
 
 
 def goes_on_behind(rows: np.ndarray, columns: np.ndarray, outline: Outline, size: int) -> np.ndarray:
