@@ -79,6 +79,24 @@ def test_an_ear_that_the_segmenter_missed_is_found():
     assert (found >= coarse).all()
 
 
+@pytest.mark.parametrize("reach, is_ear", [(0.017, True), (0.032, False)])
+def test_what_goes_on_beyond_an_ears_reach_is_no_ear(demo_portrait, reach, is_ear):
+    """A dark bar in the background, beside a dark face, became part of the head."""
+    head, camera = load_head_model(), demo_portrait.camera
+    ear = head.ears & (head.mean[:, 0] < 0)
+    points = project(to_camera(demo_portrait.vertices, camera), camera)[:, :2]
+    pixel = camera.viewmat[2, 3] / camera.K[0, 0]
+    left, row = points[ear, 0].max(), int(points[ear, 1].mean())
+    columns, rows = np.indices(demo_portrait.alpha.shape)[::-1]
+    mask = (columns > left).astype(np.float32)
+    bar = (np.abs(rows - row) * pixel < 0.012) & (columns <= left) & ((left - columns) * pixel < reach)
+    image = np.where(mask[..., None] > 0.5, demo_portrait.image, np.float32([0.2, 0.4, 0.9]))
+    cheek = tuple(demo_portrait.landmarks[50, ::-1].astype(int))
+    image[bar] = demo_portrait.image[cheek]
+    found = with_ears(mask, image, demo_portrait.landmarks, demo_portrait.vertices, camera, head)
+    assert found[bar].mean() > 0.9 if is_ear else found[bar].mean() < 0.1
+
+
 def test_hidden_scalp_ends_where_the_hair_does(demo_portrait, outline):
     """The head model's skull lies centimetres inside this hair; moved, its outline is the photo's."""
     head = load_head_model()

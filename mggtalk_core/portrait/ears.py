@@ -14,6 +14,11 @@ from .skin import NEIGHBOURS, face_skin, like_skin, samples
 EAR_GROWTH = 0.016
 """How far real ears reach beyond the head model's, metres."""
 
+BEYOND, TOO_FAR, EAR_SIZED = 1.5, 10e-6, 200e-6
+"""What looks like an ear but goes on beyond an ear's reach, up to so many times that, by more than this area, square
+metres, is something dark or ruddy in the background that touches the head; unless it is smaller than this (ears have
+700 to 800 square millimetres): such pieces are mostly hair beside an ear."""
+
 SURE_PERSON, SURE_BACKGROUND = 0.9, 0.1
 """The segmenter's confidences that are believed."""
 
@@ -67,12 +72,18 @@ def _missed_ears(
         background = samples(image[around])
         if len(background) < NEIGHBOURS:
             continue
-        unsure = (near < EAR_GROWTH) & ~person
+        unsure = (near < BEYOND * EAR_GROWTH) & ~person
         if like_skin(background, skin, background).mean() > TOO_ALIKE:
             continue
         found = np.zeros((size, size), bool)
         found[unsure] = like_skin(image[unsure], skin, background)
         found = binary_opening(found)
+        pieces, count = label(found)
+        far = near >= EAR_GROWTH
+        beyond, within = (
+            np.bincount(pieces[found & where], minlength=count + 1) * pixel**2 for where in (far, ~far)
+        )
+        found &= ((beyond < TOO_FAR) | (within < EAR_SIZED))[pieces] & ~far
         pieces, _ = label(found | (person & (near < 2 * EAR_GROWTH)))
         beside = binary_dilation(person, iterations=max(1, round(GAP / pixel)))
         joined = np.unique(pieces[beside & found])
