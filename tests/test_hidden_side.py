@@ -158,11 +158,14 @@ def test_the_back_of_the_head_has_the_tone_of_the_hair_along_the_outline(demo_po
     reach = np.interp(crown, outline.angles, outline.end) * outline.pixel
     away = np.stack(np.broadcast_arrays(np.cos(arc) * np.cos(crown), np.cos(arc) * np.sin(crown), np.sin(arc)), -1)
     behind = to_canonical((outline.centre + reach[:, None] * away).reshape(-1, 3), portrait.camera)
-    shown, colors = _continued_hair(points, behind)
-    assert shown.mean() > 0.9
+    share, colors = _continued_hair(points, behind)
+    assert share.mean() > 0.9
     assert np.abs(colors.mean(1) - 0.6).max() < 0.2 and colors.std() > 0.01  # the texture stays
     width = np.interp(crown, outline.angles, outline.hair) / (TYPICAL * size)
     assert width.min() > 2  # the hair is wide enough to have the dark part
+    narrow = replace(outline, hair=np.full_like(outline.hair, 0.025 * size))
+    share, _ = _continued_hair(replace(points, depth_map=replace(points.depth_map, outline=narrow)), behind)
+    assert share.max() < 0.1  # a rim of six pixels
 
 
 def test_a_hidden_neck_has_the_necks_colour_not_the_collars(demo_points):

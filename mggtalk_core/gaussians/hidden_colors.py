@@ -46,6 +46,10 @@ TONE_PIXELS, TONE_BLUR, TONE_REACH, WIDE_HAIR = 128, 1 / 48, 0.03, 1 / 8
 the outline, metres, tone is that of the hair along it; and the width of hair, crop sides, from which on its texture is
 repeated in full: a narrow rim, to and fro, would be stripes."""
 
+NARROW = (0.01, 0.05)
+"""Widths of hair, crop sides, between which its own texture takes the place of the nearest colours: a rim of few pixels
+shows the person's edge and its shade rather than hair."""
+
 NECK_TOP, NECK_FRONT, ENOUGH_NECK = (0.03, 0.06), (0.03, 0.06), 50
 """Heights (metres below the eyes) and depths between which hidden skin becomes neck, and how many points of the neck
 the photo must show: around the neck goes what it shows in the middle, not the collar or the hair beside it."""
@@ -163,17 +167,20 @@ def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> 
     shown = (points.origin != INTERIOR) & outer
     known = shown & _away_from_the_edge(points)
     known = known if known.any() else shown
-    colors = np.empty((len(positions), 3), np.float32)
-    textured = np.zeros(len(positions), bool)
+    colors = np.zeros((len(positions), 3), np.float32)
+    share = np.zeros(len(positions))
     above_ears = known & (points.positions[:, 1] < EAR_HEIGHTS[0])
     haired = above_ears.sum() > ENOUGH_SCALP
     if haired:
-        textured, texture = _continued_hair(points, positions)
-        colors[textured] = texture
-    colors[~textured] = _nearest_colors(points, known, positions[~textured])
+        share, texture = _continued_hair(points, positions)
+        colors[share > 0] = texture
+    plain = share < 1
+    near = _nearest_colors(points, known, positions[plain])
     if haired:
-        hair = 1 - smoothstep((positions[:, 1] - HAIR_LINE[0]) / (HAIR_LINE[1] - HAIR_LINE[0]))
-        _mix(colors, np.where(textured, 0, hair), points, above_ears, positions)
+        hair = 1 - smoothstep((positions[plain, 1] - HAIR_LINE[0]) / (HAIR_LINE[1] - HAIR_LINE[0]))
+        _mix(near, hair, points, above_ears, positions[plain])
+    share = share[plain, None]
+    colors[plain] = share * colors[plain] + (1 - share) * near
 
     rows, columns = points.pixels.clip(0).T
     chin_height = head.landmarks_of(points.portrait.vertices)[152, 1]
@@ -205,10 +212,11 @@ def _away_from_the_edge(points: PointCloud) -> np.ndarray:
 
 
 def _continued_hair(points: PointCloud, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which (n,) of some positions (n, 3) m continue the photo's hair, or bare scalp, and their colours (m, 3).
+    """How much (n,) 0..1 some positions (n, 3) m continue the photo's hair, or bare scalp, and the colours (m, 3) of
+    those that do.
 
     Texture goes on around the head; light and shade of the side that the photo shows do not, nor does the shadow beside
-    the face: farther behind, tone is that of the hair along the outline.
+    the face: farther behind, tone is that of the hair along the outline. A rim of a few pixels is no texture.
     """
     image, outline = points.portrait.image, points.depth_map.outline
     continued = outline_pixels(positions, points.portrait, outline)
@@ -222,7 +230,9 @@ def _continued_hair(points: PointCloud, positions: np.ndarray) -> tuple[np.ndarr
     amount = smoothstep(continued.behind[shown, None] / np.minimum(TONE_REACH, width * outline.pixel))
     detail = np.minimum(width / (WIDE_HAIR * len(image)), 1)
     levelled = typical + detail * (texture - tone)
-    return shown, texture + amount * (levelled - texture)
+    share = np.zeros(len(positions))
+    share[shown] = smoothstep((width[:, 0] / len(image) - NARROW[0]) / (NARROW[1] - NARROW[0]))
+    return share, (texture + amount * (levelled - texture))[share[shown] > 0]
 
 
 def _tones(points: PointCloud) -> np.ndarray:

@@ -42,10 +42,10 @@ ENOUGH_PIXELS = 512
 GRAZING = 0.5
 """Cosine of the angle between view and surface below which the photo sees it at a grazing angle."""
 
-SMOOTH, TINT_SPREAD, TINT_MARGIN, TINT_PIXELS = 0.1, 2.5, 0.01, 256
+SMOOTH, SPREAD, TINT_MARGIN, SHADE_MARGIN, TINT_PIXELS = 0.1, 2.5, 0.01, 0.05, 256
 """Where the person's colours inside of an edge vary less than this part of their brightness, a foreign tint shows (in
-hair's texture it doesn't, and the photo's colours may be its own); how many of their standard deviations, and of this
-margin (sRGB), an edge's tint may differ from theirs; and pixels per side, about, that are asked."""
+hair's texture it doesn't, and the photo's colours may be its own); how many of their standard deviations, and of these
+margins (sRGB), an edge's tint and brightness may differ from theirs; and pixels per side, about, that are asked."""
 
 COLOR_TRUST = (0.2, 0.9)
 """Mask values between which a pixel's colour error begins to count: where the mask is low, it is the background's."""
@@ -149,17 +149,17 @@ class EdgeTints:
 
     number: np.ndarray  # (S, S) int, which of the n a pixel is, -1: none
     mean: np.ndarray  # (n, 3)
-    precision: np.ndarray  # (n, 3, 3) inverse covariance, brightness left out
+    precision: np.ndarray  # (n, 3, 3) inverse covariance, margins added
 
     def kept(self, colors: np.ndarray, number: np.ndarray) -> np.ndarray:
-        """Colours (m, 3) for the pixels of some numbers (m,), moved to the mean's tint as far as they leave it."""
+        """Colours (m, 3) for the pixels of some numbers (m,), those far from the mean moved towards it."""
         away = colors - self.mean[number]
         distance = np.sqrt(np.einsum("ni,nij,nj->n", away, self.precision[number], away))[:, None]
-        return self.mean[number] + away * (TINT_SPREAD / np.maximum(distance, TINT_SPREAD))
+        return self.mean[number] + away * (SPREAD / np.maximum(distance, SPREAD))
 
 
 def edge_tints(portrait: Portrait, depth_map: DepthMap) -> EdgeTints:
-    """The tints that a bald head, or smooth hair, has inside of its edge, where the head goes on behind the outline.
+    """The colours that a bald head, or smooth hair, has inside of its edge, where the head goes on behind the outline.
 
     A matte that is half a pixel wide of the truth mixes the background's tint into the edge. Darkest and brightest
     colour leave room for it (red as in the shade, blue as in the light), and on a turned head it draws the old outline.
@@ -181,11 +181,11 @@ def edge_tints(portrait: Portrait, depth_map: DepthMap) -> EdgeTints:
     brightness = np.linalg.norm(mean, axis=1)
     smooth = (np.trace(covariance, axis1=1, axis2=2) < (SMOOTH * brightness) ** 2) & (brightness > TINT_MARGIN)
     mean, covariance, brightness = mean[smooth], covariance[smooth], brightness[smooth]
-    grey = mean / brightness[:, None]
-    free = covariance + TINT_MARGIN**2 * np.eye(3) + grey[:, :, None] * grey[:, None, :]  # 1: any brightness
+    shade = mean / brightness[:, None]
+    spread = covariance + TINT_MARGIN**2 * np.eye(3) + SHADE_MARGIN**2 * shade[:, :, None] * shade[:, None, :]
     number = np.full(edge.shape, -1)
     number[rows[chosen][smooth], columns[chosen][smooth]] = np.arange(len(mean))
-    return EdgeTints(number, mean, np.linalg.inv(free))
+    return EdgeTints(number, mean, np.linalg.inv(spread))
 
 
 def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> GaussianHead:
