@@ -179,13 +179,14 @@ def visible_inputs(points: PointCloud, normals: np.ndarray, head: HeadModel) -> 
     return PointInputs(torch.from_numpy(features.astype(np.float32)), torch.from_numpy(points.pixels[seen]))
 
 
-def hidden_inputs(points: PointCloud, normals: np.ndarray, head: HeadModel) -> HiddenInputs:
-    """Inputs of the Sym-Gaussian decoder for the points that are not visible, in their order.
+def hidden_inputs(points: PointCloud, hidden: np.ndarray, normals: np.ndarray, head: HeadModel) -> HiddenInputs:
+    """Inputs of the Sym-Gaussian decoder for n of the points that are not visible, given by their indices `hidden`.
 
-    `points.colors` are the prior's. What the photo shows enters as the nearest visible colours, the light fitted on the
-    visible skin, its colour and the hair's, and (outside of here) identity features at the mirrored pixel.
+    `normals` (N, 3) and `points`, with the prior's colours, are of all. What the photo shows enters as the nearest
+    visible colours, the light fitted on the visible skin, its colour and the hair's, and (outside of here) identity
+    features at the mirrored pixel.
     """
-    hidden, seen = points.origin != VISIBLE, points.origin == VISIBLE
+    seen = points.origin == VISIBLE
     symmetric = points.origin[hidden] == SYMMETRIC
     portrait, faces = points.portrait, points.faces[hidden]
     size = portrait.image.shape[0]

@@ -253,13 +253,13 @@ def _decode_visible(model: MGGTalkModel, points: PointCloud) -> PointCloud:
 
 @torch.no_grad()
 def _decode_hidden(model: MGGTalkModel, points: PointCloud, normals: np.ndarray, head: HeadModel) -> PointCloud:
-    inputs = hidden_inputs(points, normals, head)
+    hidden = points.origin != VISIBLE
+    inputs = hidden_inputs(points, np.flatnonzero(hidden), normals, head)
     features, code = identity_of(model, points, inputs.pixels, model.sym_gaussian_decoder)
     residual = model.sym_gaussian_decoder(
         inputs.features[None].to(model.device), features[None], code, inputs.head_map.to(model.device),
         inputs.directions[None].to(model.device),
     )  # fmt: skip
-    hidden = points.origin != VISIBLE
     # Mouth and eyes keep the prior's colours: what was learned there is an average of teeth, tongue and dark, which
     # scores better (+0.8 dB on real mouths) and looks like a grey plug.
     outer = head.outer_skin[points.faces[hidden]]

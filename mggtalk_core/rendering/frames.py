@@ -87,7 +87,7 @@ def render_frames(
     pictures = _backgrounds(head, canvas, background, camera, stop)
     device, backend = _backend(backend)
     # On the CPU whole frames are the unit of parallel work: no thread ever waits for another inside a frame.
-    workers = min(available_cpus(), MAX_WORKERS, stop - start) if backend == "cpu" else 1
+    workers = 1 if backend == "torch" else min(available_cpus(), MAX_WORKERS, stop - start)
     draw = _drawer(head, device, backend, threads=max(available_cpus() // workers, 1))
     deformer, relighter = HeadDeformer(head), Relighter.of(head)
     own = threading.local()  # each thread's deformer

@@ -10,6 +10,7 @@ inpainter       mouth and eye crops, on the same
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from ..gaussians.identity_encoder import IdentityEncoder
 from ..geometry.refine import GeoRefineUNet
 from ..media.files import require_file
 from ..model import MGGTalkModel
+from ..rendering.cpus import available_cpus
 from ..weights import load_model, read_checkpoint
-from .synthetic_pairs import read_sample
+from .synthetic_pairs import make_color_sample, make_depth_sample, make_samples, read_sample
 from .trainer import Settings, Stage
 
 CLIP_STAGES = ("expression_map", "picture", "inpainter")
@@ -31,7 +33,7 @@ CLIP_STAGES = ("expression_map", "picture", "inpainter")
 
 MIN_FILES = 4
 POINTS_PER_SAMPLE = 1024
-HIDDEN_MIRRORS = torch.tensor([7, 10, 37])
+HIDDEN_MIRRORS = [7, 10, 37]
 """Columns of the Sym-Gaussian decoder's features that change sign in a mirrored picture: x of three vectors."""
 
 LEFT_EYE_COLUMN, RIGHT_EYE_COLUMN = 25, 26
@@ -45,14 +47,6 @@ def make_stage(settings: Settings, output: Path, device: torch.device) -> Stage 
         InputError: an unknown stage or missing data.
     """
     data = Path(settings.data)
-    if settings.samples:
-        from .makehuman import load_wardrobe
-        from .synthetic_pairs import make_samples
-
-        if not settings.assets:
-            raise InputError("this recipe makes its own people; give --assets, MakeHuman's asset folder")
-        start = read_checkpoint(require_file(settings.start, "start")) if settings.start else MGGTalkModel()
-        make_samples(load_wardrobe(Path(settings.assets)), data, 0, settings.samples, start)
     if settings.stage == "expression_map":
         from .expression_map import train_expression_map
 
@@ -75,33 +69,47 @@ def make_stage(settings: Settings, output: Path, device: torch.device) -> Stage 
     return builders[settings.stage](settings, files[:-held_out], files[-held_out:], device)
 
 
-def _stack(files: list[Path], names: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """Some arrays of all samples, as stored (mostly float16)."""
+def people(settings: Settings, rank: int, world: int) -> None:
+    """Make this process's share of the synthetic people a stage wants and its folder does not have yet.
+
+    Raises:
+        InputError: no assets to make them from.
+    """
+    if not settings.assets:
+        raise InputError("this recipe makes its own people; give --assets, MakeHuman's asset folder")
+    maker = make_depth_sample
+    if settings.stage == "sym_decoder":
+        start = read_checkpoint(require_file(settings.start, "start")) if settings.start else MGGTalkModel()
+        maker = partial(make_color_sample, refine=start.geo_refine)
+    seeds, workers = range(rank, settings.samples, world), max(1, available_cpus() // world)
+    make_samples(maker, Path(settings.assets), Path(settings.data), seeds, workers)
+
+
+def _stack(files: list[Path], device: torch.device) -> dict[str, torch.Tensor]:
+    """All arrays of all samples, as stored (mostly float16)."""
     samples = [read_sample(path) for path in files]
-    return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in names}
+    return {name: torch.from_numpy(np.stack([s[name] for s in samples])).to(device) for name in samples[0]}
 
 
-GEO_ARRAYS = ("refine_inputs", "depth_error", "depth_known", "depth_on_head")
 ON_HEAD_WEIGHT = 3.0
 """The face matters more than hair and clothes, and its errors are smaller."""
 
 
 def _geo_refine(settings: Settings, train: list[Path], test: list[Path], device: torch.device) -> Stage:
     network = GeoRefineUNet(**(settings.networks or {}).get("geo_refine", {}))
-    data = _stack(train, GEO_ARRAYS)
-    held_out = {name: values.to(device) for name, values in _stack(test, GEO_ARRAYS).items()}
+    data, held_out = _stack(train, device), _stack(test, device)
 
     def batches(rng: np.random.Generator) -> Iterator[dict[str, torch.Tensor]]:
         while True:
-            index = torch.from_numpy(rng.integers(len(train), size=settings.batch))
+            index = torch.from_numpy(rng.integers(len(train), size=settings.batch)).to(device)
             batch = {name: values[index] for name, values in data.items()}
             batch["refine_inputs"] = batch["refine_inputs"].float()
-            flip = torch.from_numpy(rng.random(settings.batch) < 0.5)
+            flip = torch.from_numpy(rng.random(settings.batch) < 0.5).to(device)
             for name, values in batch.items():
                 batch[name] = torch.where(flip.view(-1, *[1] * (values.ndim - 1)), values.flip(-1), values)
             batch["refine_inputs"][flip, 5] *= -1  # the normals' x
             gain = torch.from_numpy(rng.uniform(0.8, 1.2, (settings.batch, 3, 1, 1)).astype(np.float32))
-            batch["refine_inputs"][:, :3] *= gain
+            batch["refine_inputs"][:, :3] *= gain.to(device)
             yield batch
 
     def loss(networks, batch) -> dict[str, torch.Tensor]:
@@ -143,28 +151,6 @@ def _pairs(mask: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
     return mask.narrow(axis, 0, mask.shape[axis] - 1), mask.narrow(axis, 1, mask.shape[axis] - 1)
 
 
-SKIN_COLUMN, CAVITY_COLUMN = 24, 30
-"""Columns of the features that say "on skin" and "inside the mouth"."""
-
-
-def _outer_skin(features: torch.Tensor) -> torch.Tensor:
-    """Points the decoder is used on (gaussians/sgp.py): not teeth, tongue, mouth cavity and eyeballs."""
-    return (features[..., SKIN_COLUMN] > 0.5) & (features[..., CAVITY_COLUMN] < 0.5)
-
-
-SYM_ARRAYS = (
-    "encoder_inputs",
-    "head_map",
-    "features",
-    "pixels",
-    "directions",
-    "prior_colors",
-    "true_colors",
-    "color_weights",
-    "floating",
-    "origin",
-)
-
 WHOLE = ("encoder_inputs", "head_map")
 """Arrays of a whole person; the others have a row per point."""
 
@@ -175,16 +161,15 @@ def _sym_decoder(settings: Settings, train: list[Path], test: list[Path], device
         "identity_encoder": IdentityEncoder(**options.get("identity_encoder", {})),
         "sym_gaussian_decoder": SymGaussianDecoder(**options.get("sym_gaussian_decoder", {})),
     }
-    data = _stack(train, SYM_ARRAYS)
-    held_out = {name: values.to(device) for name, values in _stack(test, SYM_ARRAYS).items()}
+    data, held_out = _stack(train, device), _stack(test, device)
 
     def batches(rng: np.random.Generator) -> Iterator[dict[str, torch.Tensor]]:
         while True:
-            index = torch.from_numpy(rng.integers(len(train), size=settings.batch))
-            chosen = torch.from_numpy(rng.integers(data["features"].shape[1], size=POINTS_PER_SAMPLE))
+            index = torch.from_numpy(rng.integers(len(train), size=settings.batch)).to(device)
+            chosen = torch.from_numpy(rng.integers(data["features"].shape[1], size=POINTS_PER_SAMPLE)).to(device)
             batch = {n: values[index] if n in WHOLE else values[index][:, chosen] for n, values in data.items()}
             batch = {name: values.float() for name, values in batch.items()}
-            flip = torch.from_numpy(rng.random(settings.batch) < 0.5)
+            flip = torch.from_numpy(rng.random(settings.batch) < 0.5).to(device)
             batch["encoder_inputs"][flip] = batch["encoder_inputs"][flip].flip(-1)
             batch["encoder_inputs"][flip, 4] *= -1
             batch["head_map"][flip] = batch["head_map"][flip].flip(-1)
@@ -209,7 +194,7 @@ def _sym_decoder(settings: Settings, train: list[Path], test: list[Path], device
     def loss(nets, batch) -> dict[str, torch.Tensor]:
         residual = decode(nets, batch)
         prior, truth = batch["prior_colors"].float().flatten(0, 1), batch["true_colors"].float().flatten(0, 1)
-        weight = batch["color_weights"].float().flatten().clamp(max=1) * _outer_skin(batch["features"]).flatten()
+        weight = batch["color_weights"].float().flatten().clamp(max=1)
         error = (prior + residual.color - truth).abs().mean(1)
         color = (error * weight).sum() / weight.sum()
         # What hangs in the air should fade; what is known to be surface should stay as opaque as the prior made it.
@@ -228,7 +213,6 @@ def _sym_decoder(settings: Settings, train: list[Path], test: list[Path], device
             decoded = (prior + residual.color).clamp(0, 1)
             for name, origin in (("symmetric", 1), ("interior", 2)):
                 mask = (batch["origin"][0] == origin) & (batch["color_weights"][0] > 0.3)
-                mask &= _outer_skin(batch["features"][0])
                 if mask.sum() > 20:
                     for label, colors in (("_prior", prior), ("", decoded)):
                         error = ((colors - truth)[mask] ** 2).mean().item()

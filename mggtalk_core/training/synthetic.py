@@ -35,6 +35,9 @@ BALD_SHARE = 0.25
 GREY_SHARE, CROWN_SHARE, BEARD_SHARE = 0.25, 0.2, 0.25
 """So many have grey or white hair, lost the hair of the crown, wear stubble or a beard (each drawn by itself)."""
 
+MONOCHROME_SHARE, LUMINANCE = 0.06, np.array([0.299, 0.587, 0.114])
+"""So many photos are grey; Rec. 601, as cameras and programs make them so."""
+
 CROP_METRES = 0.37
 """Width of what the camera sees at the head: as wide as the crop of a real portrait."""
 
@@ -85,6 +88,17 @@ class Light:
         values = sh_basis(normals @ rotation) @ self.ambient
         ambient = np.linalg.lstsq(sh_basis(normals), values, rcond=None)[0]
         return replace(self, ambient=ambient, key_direction=rotation @ self.key_direction)
+
+
+@dataclass(frozen=True)
+class Grade:
+    """How a camera and its owner render colours: (picture ** exponent) @ mix, in sRGB."""
+
+    mix: np.ndarray  # (3, 3)
+    exponent: float
+
+
+PLAIN = Grade(np.eye(3), 1.0)
 
 
 @dataclass(frozen=True)
@@ -185,6 +199,23 @@ def sample_background(rng: np.random.Generator, size: int) -> np.ndarray:
     noise = gaussian_filter(rng.normal(size=(size, size, 3)), (size / 20, size / 20, 0)) * size / 20
     picture = gaussian_filter(picture + 0.05 * noise, (*[rng.uniform(0.5, size / 60)] * 2, 0))
     return np.clip(picture + rng.normal(0, 0.008, picture.shape), 0, 1).astype(np.float32)
+
+
+def sample_grade(rng: np.random.Generator) -> Grade:
+    """Contrast, white balance and saturation of a random photo; some are grey, as old ones are."""
+    saturation = 0.0 if rng.random() < MONOCHROME_SHARE else rng.normal(1.0, 0.2)
+    grey = np.broadcast_to(LUMINANCE[:, None], (3, 3))
+    mix = saturation * np.diag(np.exp(rng.normal(0, 0.06, 3))) + (1 - saturation) * grey
+    return Grade(mix * np.exp(rng.normal(0, 0.08)), float(np.exp(rng.normal(0, 0.12))))
+
+
+def graded(view: SyntheticView, grade: Grade) -> SyntheticView:
+    """The view as a photo of that grade, its empty background too."""
+
+    def develop(picture: np.ndarray) -> np.ndarray:
+        return (picture**grade.exponent @ grade.mix).clip(0, 1).astype(np.float32)
+
+    return replace(view, image=develop(view.image), background=develop(view.background))
 
 
 def head_camera(

@@ -1,13 +1,16 @@
 """What the networks learn from synthetic people: the prior's view of a picture beside the truth.
 
-One sample is one person seen once. Geo. Refine gets the prior's depth and the true one. The decoders get the points the
+A sample is one person seen once. Geo. Refine gets the prior's depth and the true one. The decoders get the points the
 prior built from the picture and, for each hidden one, the colour the true person has there, looked up in pictures taken
 from other sides under the same light on the head.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -21,22 +24,26 @@ from ..gaussians.light import surface_normals
 from ..gaussians.sgp import VisibleGaussians, predict_visible, prior_hidden_colors
 from ..geometry.dsgr import build_points, estimate_depth
 from ..geometry.projection import PORTRAIT_FOCAL, project, to_camera
-from ..geometry.refine import REFINE_SIZE, refine_depth, refine_inputs
+from ..geometry.refine import REFINE_SIZE, GeoRefineUNet, refine_depth, refine_inputs
 from ..headmodel.fitting import camera_of, fit_landmarks, generic_landmark_model
 from ..headmodel.model import load_head_model
 from ..headmodel.warp import warp_to_landmarks
 from ..media.files import atomic_path
 from ..model import MGGTalkModel
-from ..types import VISIBLE, Camera, PointCloud, Portrait
-from .makehuman import Wardrobe
+from ..types import VISIBLE, Camera, DepthMap, PointCloud, Portrait
+from .makehuman import Wardrobe, load_wardrobe
 from .synthetic import (
+    PLAIN,
+    Grade,
     Light,
     Person,
     SyntheticView,
+    graded,
     head_camera,
     photograph,
     sample_background,
     sample_expression,
+    sample_grade,
     sample_light,
     sample_person,
 )
@@ -66,11 +73,12 @@ class Scene:
     person: Person
     expression: np.ndarray
     light: Light  # in the source camera's axes
+    grade: Grade
     view: SyntheticView
     portrait: Portrait
 
 
-def make_scene(rng: np.random.Generator, wardrobe: Wardrobe, size: int) -> Scene:
+def make_scene(rng: np.random.Generator, wardrobe: Wardrobe, size: int, grade: Grade = PLAIN) -> Scene:
     """A random person from a random side up to 30 degrees."""
     head = load_head_model()
     person, light = sample_person(rng, wardrobe, head), sample_light(rng)
@@ -82,7 +90,8 @@ def make_scene(rng: np.random.Generator, wardrobe: Wardrobe, size: int) -> Scene
         shift=(rng.normal(0, 0.012), 0.01 + rng.normal(0, 0.012)),
     )  # fmt: skip
     view = photograph(person, expression, camera, light, background, wardrobe, seed=int(rng.integers(1 << 30)))
-    return Scene(person, expression, light, view, simulated_portrait(view, rng))
+    view = graded(view, grade)
+    return Scene(person, expression, light, grade, view, simulated_portrait(view, rng))
 
 
 def simulated_portrait(view: SyntheticView, rng: np.random.Generator) -> Portrait:
@@ -123,7 +132,7 @@ def witness(
     camera = Camera(turn.viewmat.copy(), turn.K, size, size)
     light = scene.light.turned(camera.viewmat[:3, :3] @ source.viewmat[:3, :3].T)
     blank = np.zeros((size, size, 3), np.float32)
-    view = photograph(scene.person, scene.expression, camera, light, blank, wardrobe, seed=1)
+    view = graded(photograph(scene.person, scene.expression, camera, light, blank, wardrobe, seed=1), scene.grade)
     to_fitted = np.linalg.inv(source.viewmat) @ np.diag([scale, scale, scale, 1]) @ scene.portrait.camera.viewmat
     return view, Camera((camera.viewmat @ to_fitted).astype(np.float32), turn.K, size, size)
 
@@ -158,63 +167,95 @@ def true_colors(
     return colors / np.maximum(weights, 1e-6)[:, None], weights, floating
 
 
-def make_sample(seed: int, wardrobe: Wardrobe, model: MGGTalkModel, size: int = 192) -> dict[str, np.ndarray]:
-    """One training sample as arrays (see the module's text); `model` refines the depth the points are built on."""
+def observe(seed: int, wardrobe: Wardrobe, size: int) -> tuple[np.random.Generator, Scene, DepthMap, float]:
+    """The person of a seed: what draws the rest of the sample, the scene, the prior's depth, its scale in the scene."""
     rng = np.random.default_rng(seed)
-    head = load_head_model()
-    scene = make_scene(rng, wardrobe, size)
-    portrait = scene.portrait
-    depth_map = estimate_depth(portrait)
-    known = np.isfinite(depth_map.depth) & np.isfinite(scene.view.depth) & (portrait.alpha > 0.5)
+    scene = make_scene(rng, wardrobe, size, sample_grade(rng))
+    depth_map = estimate_depth(scene.portrait)
     # A photo can't tell distance: what matters is shape, after the true depth is scaled to the prior's.
-    scale = float(np.median((scene.view.depth / depth_map.depth)[known & depth_map.on_head]))
+    scale = float(np.nanmedian((scene.view.depth / depth_map.depth)[_known(scene, depth_map) & depth_map.on_head]))
+    return rng, scene, depth_map, scale
+
+
+def _known(scene: Scene, depth_map: DepthMap) -> np.ndarray:
+    """Pixels (S, S) of the person with both the prior's depth and the true one."""
+    return np.isfinite(depth_map.depth) & np.isfinite(scene.view.depth) & (scene.portrait.alpha > 0.5)
+
+
+def make_depth_sample(seed: int, wardrobe: Wardrobe, size: int = 192) -> dict[str, np.ndarray]:
+    """What Geo. Refine learns from one person: its inputs, the prior's error in metres, and where it is known."""
+    _, scene, depth_map, scale = observe(seed, wardrobe, size)
+    known = _known(scene, depth_map)
     error = np.where(known, scene.view.depth / scale - depth_map.depth, 0)
     shrink = lambda layer: torch.nn.functional.interpolate(  # noqa: E731
         torch.from_numpy(layer.astype(np.float32))[None, None], (REFINE_SIZE, REFINE_SIZE), mode="area"
     )[0, 0].numpy()
     trusted = shrink(known)
+    return {
+        "refine_inputs": refine_inputs(scene.portrait, depth_map)[0].numpy().astype(np.float16),
+        "depth_error": (shrink(error) / np.maximum(trusted, 1e-3)).astype(np.float16),
+        "depth_known": trusted > 0.6,
+        "depth_on_head": shrink(depth_map.on_head & known) > 0.6,
+    }
 
-    refined = refine_depth(model.geo_refine, portrait, depth_map) if model.geo_refine else depth_map
-    visible: VisibleGaussians = predict_visible(MGGTalkModel(), build_points(portrait, refined))
+
+def make_color_sample(
+    seed: int, wardrobe: Wardrobe, refine: GeoRefineUNet | None, size: int = 192
+) -> dict[str, np.ndarray]:
+    """What the decoders learn from one person: hidden points, on depth that `refine` corrects, and their colours."""
+    rng, scene, depth_map, scale = observe(seed, wardrobe, size)
+    head, portrait = load_head_model(), scene.portrait
+    if refine:
+        depth_map = refine_depth(refine, portrait, depth_map)
+    visible: VisibleGaussians = predict_visible(MGGTalkModel(), build_points(portrait, depth_map))
     points = prior_hidden_colors(visible.points)
     normals = surface_normals(points, head)
-    hidden = np.flatnonzero(points.origin != VISIBLE)
-    inputs = hidden_inputs(points, normals, head)
+    hidden = np.flatnonzero((points.origin != VISIBLE) & head.outer_skin[points.faces])
+    hidden = rng.choice(hidden, KEPT_POINTS, replace=False)
+    inputs = hidden_inputs(points, hidden, normals, head)
     colors, weights, floating = true_colors(points, hidden, normals, scene, wardrobe, scale, rng)
-    keep = rng.permutation(len(hidden))[:KEPT_POINTS]
     encoder = encoder_input(
-        torch.from_numpy(portrait.image), torch.from_numpy(portrait.alpha), torch.from_numpy(refined.normals)
+        torch.from_numpy(portrait.image), torch.from_numpy(portrait.alpha), torch.from_numpy(depth_map.normals)
     )
     return {
-        "refine_inputs": refine_inputs(portrait, depth_map)[0].numpy().astype(np.float16),
-        "depth_error": (shrink(error) / np.maximum(trusted, 1e-3)).astype(np.float16),
-        "depth_known": (trusted > 0.6),
-        "depth_on_head": shrink(depth_map.on_head & known) > 0.6,
         "head_map": inputs.head_map[0].numpy().astype(np.float16),
         "encoder_inputs": encoder[0].numpy().astype(np.float16),
-        "features": inputs.features.numpy()[keep].astype(np.float16),
-        "pixels": (inputs.pixels.numpy()[keep] / size).astype(np.float16),
-        "directions": inputs.directions.numpy()[keep],
-        "prior_colors": points.colors[hidden][keep].astype(np.float16),
-        "true_colors": colors[keep].astype(np.float16),
-        "color_weights": weights[keep].clip(0, 2).astype(np.float16),
-        "floating": floating[keep].astype(np.float16),
-        "origin": points.origin[hidden][keep],
+        "features": inputs.features.numpy().astype(np.float16),
+        "pixels": (inputs.pixels.numpy() / size).astype(np.float16),
+        "directions": inputs.directions.numpy(),
+        "prior_colors": points.colors[hidden].astype(np.float16),
+        "true_colors": colors.astype(np.float16),
+        "color_weights": weights.clip(0, 2).astype(np.float16),
+        "floating": floating.astype(np.float16),
+        "origin": points.origin[hidden],
     }
 
 
 def make_samples(
-    wardrobe: Wardrobe, folder: Path, first: int, count: int, model: MGGTalkModel, size: int = 192
+    maker: Callable[[int, Wardrobe], dict[str, np.ndarray]], assets: Path, folder: Path, seeds: range, workers: int
 ) -> None:
-    """Write samples first .. first + count - 1 that do not exist yet, one file each."""
+    """Write the samples of these seeds that do not exist yet, one file each, by so many processes.
+
+    `maker` is called with a seed and the wardrobe of MakeHuman's `assets`; it must be known to other processes by name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for seed in range(first, first + count):
-        path = folder / f"sample_{seed:06d}.safetensors"
-        if path.exists():
-            continue
-        sample = make_sample(seed, wardrobe, model, size)
-        with atomic_path(path) as partial:
-            save_file({name: np.ascontiguousarray(array) for name, array in sample.items()}, partial)
+    missing = [seed for seed in seeds if not _sample_path(folder, seed).exists()]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        parts = [missing[first::workers] for first in range(workers)]
+        for done in [pool.submit(_write_samples, maker, assets, folder, part) for part in parts if part]:
+            done.result()
+
+
+def _sample_path(folder: Path, seed: int) -> Path:
+    return folder / f"sample_{seed:06d}.safetensors"
+
+
+def _write_samples(maker: Callable, assets: Path, folder: Path, seeds: list[int]) -> None:
+    torch.set_num_threads(1)  # the processes share the CPUs
+    wardrobe = load_wardrobe(assets)
+    for seed in seeds:
+        with atomic_path(_sample_path(folder, seed)) as partial:
+            save_file({name: np.ascontiguousarray(array) for name, array in maker(seed, wardrobe).items()}, partial)
 
 
 def read_sample(path: Path) -> dict[str, np.ndarray]:

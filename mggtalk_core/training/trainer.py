@@ -164,8 +164,7 @@ def _train_stages(
         reports[name] = _train_stage(settings, folder / name, rank, world, resume)
         if rank == 0:
             _collect(recipe, folder, list(reports))
-        if world > 1:
-            torch.distributed.barrier()  # the others wait for what the first one collects
+        _wait_for_all(world)  # the others, for what the first one collects
         shipped = folder / "mggtalk.safetensors"
         if shipped.exists() and set(checkpoint_notes(shipped)["stages"]) <= set(reports):  # not an earlier run's
             start = str(shipped)
@@ -190,8 +189,11 @@ def _collect(recipe: Recipe, folder: Path, done: list[str]) -> None:
 
 
 def _train_stage(settings: Settings, folder: Path, rank: int, world: int, resume: bool) -> dict:
-    from .stages import make_stage
+    from .stages import make_stage, people
 
+    if settings.samples:
+        people(settings, rank, world)
+        _wait_for_all(world)
     torch.manual_seed(settings.seed)
     stage = make_stage(settings, folder, training_device())
     if isinstance(stage, dict):  # a stage that has its own short loop and is done
@@ -318,6 +320,11 @@ def _join_processes() -> tuple[int, int]:
         if torch.cuda.is_available():
             torch.cuda.set_device(training_device())
     return int(os.environ.get("RANK", "0")), world
+
+
+def _wait_for_all(world: int) -> None:
+    if world > 1:
+        torch.distributed.barrier()
 
 
 def _share(batch, rank: int, world: int):
