@@ -193,3 +193,7 @@ def test_a_recipe_runs_its_stages_and_collects_what_ships(clips, tmp_path, monke
     again = train("both", str(tmp_path / "out2"), data=str(clips))
     for name in ("psnr", "mouth_psnr"):
         assert again["first"][name] == report["first"][name]  # the seed decides
+    written = (tmp_path / "out/first/checkpoint.safetensors").stat().st_mtime_ns
+    resumed = train("both", str(tmp_path / "out"), data=str(tmp_path / "no clips"), resume=True)
+    assert resumed["first"]["psnr"] == report["first"]["psnr"]  # finished stages are not run again
+    assert (tmp_path / "out/first/checkpoint.safetensors").stat().st_mtime_ns == written

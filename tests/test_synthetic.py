@@ -12,14 +12,25 @@ from mggtalk_core.headmodel.arkit import ARKIT_INDEX
 from mggtalk_core.headmodel.model import load_head_model
 from mggtalk_core.training.makehuman import load_wardrobe
 from mggtalk_core.training.synthetic import (
+    LUMINANCE,
+    PLAIN,
+    Grade,
+    graded,
     head_camera,
     photograph,
     sample_background,
     sample_expression,
+    sample_grade,
     sample_light,
     sample_person,
 )
-from mggtalk_core.training.synthetic_pairs import make_scene
+from mggtalk_core.training.synthetic_pairs import (
+    make_color_sample,
+    make_depth_sample,
+    make_samples,
+    make_scene,
+    read_sample,
+)
 
 SIZE = 192
 
@@ -131,6 +142,35 @@ def test_age_and_beard_show(scene, wardrobe):
     columns, rows = plain.landmarks[[152, 0, 17]].astype(int).T
     change = (bearded.image - plain.image).mean(-1)[rows - [4, 0, 0], columns]
     assert abs(change[0]) > 0.05 > np.abs(change[1:]).max()
+
+
+def test_photos_are_graded(scene, wardrobe):
+    """Grey photos are grey, a plain grade changes nothing, and all keep the order of light and dark."""
+    view = take(scene, wardrobe)
+    np.testing.assert_array_equal(graded(view, PLAIN).image, view.image)
+    grey = graded(view, Grade(np.broadcast_to(LUMINANCE[:, None], (3, 3)), 1.2))
+    assert np.ptp(grey.image, axis=2).max() < 1e-6 and np.ptp(grey.background, axis=2).max() < 1e-6
+    bright = view.image.mean(2) > np.median(view.image)
+    for seed in range(20):
+        picture = graded(view, sample_grade(np.random.default_rng(seed))).image
+        assert picture[bright].mean() > picture[~bright].mean() + 0.1
+
+
+def test_samples_are_the_same_by_several_processes(wardrobe, tmp_path):
+    """What other processes write is what this one makes; what is there is kept; hidden points stray in colour."""
+    assets = shared_data("train/makehuman")
+    (tmp_path / "sample_000003.safetensors").touch()
+    make_samples(make_depth_sample, assets, tmp_path, range(1, 4), workers=2)
+    assert (tmp_path / "sample_000003.safetensors").stat().st_size == 0
+    sample, again = read_sample(tmp_path / "sample_000002.safetensors"), make_depth_sample(2, wardrobe)
+    for name, array in again.items():
+        np.testing.assert_array_equal(sample[name], array)
+    assert 0.001 < np.abs(sample["depth_error"][sample["depth_known"]].astype(float)).mean() < 0.05
+
+    colors = make_color_sample(2, wardrobe, None)
+    known = colors["color_weights"] > 0.3
+    assert known.mean() > 0.2
+    assert 0.01 < np.abs(colors["true_colors"] - colors["prior_colors"])[known].astype(float).mean() < 0.3
 
 
 def test_a_grid_is_measured(scene, wardrobe):

@@ -191,6 +191,9 @@ def _collect(recipe: Recipe, folder: Path, done: list[str]) -> None:
 def _train_stage(settings: Settings, folder: Path, rank: int, world: int, resume: bool) -> dict:
     from .stages import make_stage, people
 
+    checkpoint = folder / "checkpoint.safetensors"
+    if resume and checkpoint.exists() and checkpoint_notes(checkpoint)["steps"] >= settings.steps:
+        return {**checkpoint_notes(checkpoint)["validation"], "output": str(checkpoint)}  # done by the run before
     if settings.samples:
         people(settings, rank, world)
         _wait_for_all(world)
