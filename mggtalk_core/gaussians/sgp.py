@@ -288,7 +288,9 @@ def _as_varied_as_nearby(points: PointCloud, chosen: np.ndarray, prior: np.ndarr
     The network knows brown hair and brown skin; a grey photo, a bald or a white-haired head is the photo's to decide.
     """
     shown = np.flatnonzero((points.origin == VISIBLE) & (points.pose_weight > 0.5))[::NEARBY_SHARE]
-    _, near = cKDTree(points.positions[shown]).query(points.positions[chosen], k=NEARBY_COUNT, workers=-1)
+    _, near = cKDTree(points.positions[shown]).query(
+        points.positions[chosen], k=range(1, min(NEARBY_COUNT, len(shown)) + 1), workers=-1
+    )
     spread = np.sqrt(points.colors[shown[near]].var(1).sum(1, keepdims=True)) + NEARBY_MARGIN
     shades = np.cov(points.colors[shown], rowvar=False)
     among_shades = shades @ np.linalg.inv(shades + NEARBY_MARGIN**2 * np.eye(3))  # a grey photo has no other direction

@@ -18,7 +18,7 @@ from .background import remove_person
 from .crop import crop_box_inside, cut_square
 from .ears import with_ears
 from .lip_contour import refine_lip_contour
-from .parsing import coarse_person_mask, one_person, refine_edges
+from .parsing import SEEN_FACE, coarse_person_mask, face_share, one_person, refine_edges, with_face
 from .tracking import FaceTracker, TrackedFace, search_faces, search_small_faces
 
 MIN_FACE_PIXELS = 24
@@ -94,7 +94,14 @@ def analyze_portrait(
 
     vertices = warp_to_landmarks(head, head.shape(fit.identity, fit.expression), fit, face.landmarks, K)
     camera = camera_of(fit, K, size)
-    mask = with_ears(coarse_person_mask(image), image, face.landmarks, vertices, camera, head)
+    mask = coarse_person_mask(image)
+    if (share := face_share(mask, face.landmarks)) < SEEN_FACE:
+        warnings.append(
+            f"only {100 * share:.0f} % of the face was recognised as a person (a robot, a mask, a doll?): "
+            "what belongs to the head beyond the face may be missing"
+        )
+        mask = with_face(mask, face.landmarks)
+    mask = with_ears(mask, image, face.landmarks, vertices, camera, head)
     alpha = one_person(refine_edges(image, mask), face.landmarks)
     return Portrait(
         image=image,

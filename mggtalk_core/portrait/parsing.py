@@ -7,6 +7,8 @@ import torch
 from scipy.ndimage import binary_dilation, label
 from torch.nn.functional import interpolate
 
+from ..geometry.binding import polygon_mask
+from ..headmodel.landmarks import OVAL
 from ..model_files import find_model_file
 
 SEGMENTER_SIZE = 256
@@ -28,6 +30,10 @@ GUIDE_EPSILON = 2e-4
 
 ISLAND_GAP = 1 / 100
 """What the mask has farther than this from the person, in crop sides, is somebody or something else."""
+
+SEEN_FACE = 0.8
+"""Share of a face that the mask covers if the segmenter took it for a person: people, paintings and cartoons have .94
+and more; robots, masks and dolls may have nothing."""
 
 
 def person_mask(image: np.ndarray) -> np.ndarray:
@@ -63,6 +69,16 @@ def one_person(mask: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     own = np.bincount(joined[rows, columns]).argmax()
     reach = binary_dilation(joined == own, iterations=max(1, round(ISLAND_GAP * size)))
     return np.where(reach, mask, 0) if own else mask
+
+
+def face_share(mask: np.ndarray, landmarks: np.ndarray) -> float:
+    """How much, 0..1, of the face with these landmarks (478, 2) a mask (S, S) covers."""
+    return float(mask[polygon_mask(landmarks[list(OVAL)], len(mask))].mean())
+
+
+def with_face(mask: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """The mask (S, S) with all of the face in it."""
+    return np.maximum(mask, polygon_mask(landmarks[list(OVAL)], len(mask)))
 
 
 def refine_edges(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from ..headmodel.model import load_head_model
 from ..media.video_reader import VideoReader
 from ..portrait.analysis import analyze_portrait
 from ..portrait.crop import cut_square
-from ..portrait.parsing import person_mask
+from ..portrait.parsing import SEEN_FACE, coarse_person_mask, face_share, person_mask
 from ..portrait.tracking import FaceTracker
 from ..types import Portrait
 from .clips import Clip, to_jpeg, write_clip
@@ -124,6 +124,9 @@ def track_clip(name: str, frames: list[np.ndarray], size: int) -> Clip:
     error = float(source.fit.error[INNER_FACE].mean())
     if error > MAX_SOURCE_ERROR:
         raise InputError(f"the first frame's face fits badly (landmark error {error:.3f})")
+    share = face_share(coarse_person_mask(source.image), source.landmarks)
+    if share < SEEN_FACE:
+        raise InputError(f"only {100 * share:.0f} % of the first frame's face is recognised as a person")
     head = load_head_model()
     model = personal_landmark_model(head, source.vertices, source.fit.expression)
     tracked = list(_track(frames, source, model))
