@@ -19,7 +19,7 @@ from mggtalk_core.gaussians.head import GaussianHead  # noqa: E402
 from mggtalk_core.gaussians.light import Relighter  # noqa: E402
 from mggtalk_core.media.image import read_photo  # noqa: E402
 from mggtalk_core.pipeline import build_head  # noqa: E402
-from mggtalk_core.rendering import frames  # noqa: E402
+from mggtalk_core.rendering.frames import LiveRenderer, render_frames  # noqa: E402
 from mggtalk_core.rendering.rasterizer import render  # noqa: E402
 from mggtalk_core.types import Motion  # noqa: E402
 from mggtalk_core.weights import load_model  # noqa: E402
@@ -36,14 +36,13 @@ def turning(head: GaussianHead, count: int) -> Motion:
     return Motion(expression.clip(0, 1), rotation, np.zeros((count, 3), np.float32), 25.0)
 
 
-def frames_per_second(head: GaussianHead, backend: str, size: int, workers: int) -> float:
-    """Of `render_frames`, drawn by so many threads."""
-    frames.MAX_WORKERS = workers
+def frames_per_second(head: GaussianHead, backend: str, size: int) -> float:
+    """Of `render_frames`."""
     motion = turning(head, FRAMES)
-    for _ in frames.render_frames(head, motion, size=size, backend=backend, count=10):
+    for _ in render_frames(head, motion, size=size, backend=backend, count=10):
         pass
     begin = time.perf_counter()
-    for _ in frames.render_frames(head, motion, size=size, backend=backend):
+    for _ in render_frames(head, motion, size=size, backend=backend):
         pass
     return FRAMES / (time.perf_counter() - begin)
 
@@ -62,22 +61,18 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 def measure(head: GaussianHead, size: int) -> dict[str, float]:
     """Frames a second and milliseconds, by name."""
-    most = frames.MAX_WORKERS
     result = {"gaussians": len(head.opacities)}
     for backend in ("gsplat", "cpu"):
-        for workers in (1, most):
-            fps = frames_per_second(head, backend, size, workers)
-            result[f"render_frames, {backend}, {workers} threads at most, frames a second"] = fps
-    frames.MAX_WORKERS = most
+        result[f"render_frames, {backend}, frames a second"] = frames_per_second(head, backend, size)
     motion, camera = turning(head, 2), head.camera.resized(size, size)
     pose = motion.expression[1], motion.rotation[1], motion.translation[1]
-    deformer, relighter, live = HeadDeformer(head), Relighter.of(head), frames.LiveRenderer(head)
+    deformer, relighter, live = HeadDeformer(head), Relighter.of(head), LiveRenderer(head)
     result["deformation, ms"] = milliseconds(lambda: deformer.deform(*pose))
-    result["light, ms"] = milliseconds(lambda: relighter.colors(motion.rotation[1]))
+    result["light, ms"] = milliseconds(lambda: relighter.colors(*pose[:2]))
     result["one frame on request, ms"] = milliseconds(lambda: live.frame(*pose, camera))
 
     means, covars = (torch.from_numpy(np.array(array)).cuda() for array in deformer.deform(*pose))
-    colors = torch.from_numpy(np.array(relighter.colors(motion.rotation[1]))).cuda()
+    colors = torch.from_numpy(np.array(relighter.colors(*pose[:2]))).cuda()
     opacities = head.opacities.cuda()
     viewmat, K = torch.from_numpy(camera.viewmat).cuda(), torch.from_numpy(camera.K).cuda()
 

@@ -340,7 +340,7 @@ def _drive(head, size: int) -> dict:
     for k in range(0, PIPELINE_FRAMES, 5):
         pose = motion.expression[k], motion.rotation[k], motion.translation[k]
         means, covars = timed("deform", lambda pose=pose: deformer.deform(*pose))
-        colors = timed("relight", lambda k=k: relighter.colors(motion.rotation[k]))
+        colors = timed("relight", lambda pose=pose: relighter.colors(*pose[:2]))
         gaussians = pad_to_group(len(means), means, covars, None, None, opacities, colors)
         frame = timed("project", lambda g=gaussians: Frame(workspace, g, 3, camera, size, size, 1))
         timed("sort, bin", lambda f=frame: f.bin(band, 0, f.tile_rows))

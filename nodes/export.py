@@ -33,7 +33,7 @@ def _posed(node: str, head, motion, frame: int):
         )
     motion = expressions.frame_of(expressions.for_head(motion, head), frame)
     means, covars = deform(head, motion.expression[0], motion.rotation[0], motion.translation[0])
-    colors = Relighter.of(head).colors(motion.rotation[0])
+    colors = Relighter.of(head).colors(motion.expression[0], motion.rotation[0])
     return gaussians_from_covars(*map(torch.from_numpy, (means, covars)), head.opacities, torch.from_numpy(colors))
 
 

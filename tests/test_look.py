@@ -9,6 +9,7 @@ from scipy.ndimage import binary_closing, binary_erosion, gaussian_filter, label
 
 from mggtalk_core.assets import DEMO_PORTRAIT
 from mggtalk_core.gaussians.deformation import pose_weight_gradient
+from mggtalk_core.gaussians.light import Relighter
 from mggtalk_core.gaussians.sgp import _as_varied_as_nearby, edge_tints, predict_invisible, predict_visible
 from mggtalk_core.geometry.binding import polygon_mask, rows_of_teeth
 from mggtalk_core.geometry.border import cut_columns
@@ -164,6 +165,22 @@ def test_the_mouth_darkens_inward_from_the_lips(demo_points, demo_head):
     near, deep = brightness[cavity & (depth < 0.003)], brightness[cavity & (depth > 0.02)]
     assert len(near) > 100 and len(deep) > 100
     assert np.median(near) > 1.8 * np.median(deep)
+
+
+def test_rounded_lips_shade_the_teeth_and_nothing_else(demo_head):
+    """Teeth are darker behind rounded lips and a little brighter in a smile, the skin is as it was."""
+    model, faces, rest = load_head_model(), demo_head.faces.numpy(), np.zeros(3)
+    teeth = np.isin(model.parts[faces], (UPPER_TEETH, LOWER_TEETH))
+    outer = model.outer_skin[faces]
+
+    def colors(*actions: str) -> np.ndarray:
+        expression = np.zeros(52, np.float32)
+        expression[[ARKIT_INDEX[name] for name in actions]] = 1
+        return Relighter.of(demo_head).colors(expression, rest)
+
+    neutral, round_, wide = colors(), colors("mouthFunnel"), colors("mouthSmileLeft", "mouthSmileRight")
+    assert round_[teeth].mean() < 0.75 * neutral[teeth].mean() < 0.75 * wide[teeth].mean()
+    np.testing.assert_array_equal(round_[outer], neutral[outer])
 
 
 def test_eyes_do_not_shine_through_closed_lids(demo_head):

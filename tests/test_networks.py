@@ -181,9 +181,9 @@ def test_turned_light_lights_a_normal_as_the_turned_normal_is_lit():
 
 
 def test_relighting_at_rest_changes_nothing_and_the_torso_never(prior):
-    relighter = Relighter.of(prior)
-    np.testing.assert_allclose(relighter.colors(np.zeros(3)), prior.colors.numpy(), atol=1e-5)
-    turned = relighter.colors(np.array([0, 0.6, 0]))
+    relighter, rest = Relighter.of(prior), prior.source_expression.numpy()
+    np.testing.assert_allclose(relighter.colors(rest, np.zeros(3)), prior.colors.numpy(), atol=1e-5)
+    turned = relighter.colors(rest, np.array([0, 0.6, 0]))
     torso = (prior.pose_weight == 0).numpy()
     np.testing.assert_allclose(turned[torso], prior.colors.numpy()[torso], atol=1e-6)
 
@@ -192,9 +192,9 @@ def test_turning_towards_the_light_brightens(prior):
     """Light from the image's right: a face turned to it gets brighter, turned away darker."""
     light = torch.zeros(9, 3)
     light[0], light[1] = 0.5, 0.3
-    relighter = Relighter.of(replace(prior, light=light))
+    relighter, rest = Relighter.of(replace(prior, light=light)), prior.source_expression.numpy()
     face = ((prior.origin == 0) & (prior.pose_weight > 0.99) & (prior.expression_weight > 0.99)).numpy()
-    brightness = [relighter.colors(np.array([0, yaw, 0]))[face].mean() for yaw in (-0.4, 0.0, 0.4)]
+    brightness = [relighter.colors(rest, np.array([0, yaw, 0]))[face].mean() for yaw in (-0.4, 0.0, 0.4)]
     toward = Rotation.from_rotvec([0, -0.4, 0]).apply([0, 0, -1])[0]
     assert toward > 0  # this turn moves the face's direction to the right
     assert brightness[0] > brightness[1] > brightness[2]

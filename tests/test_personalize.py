@@ -41,7 +41,7 @@ def picture_of(head, rotation):
     camera = head.camera.resized(VIEW_SIZE, VIEW_SIZE)
     rotation = np.array(rotation, np.float32)
     means, covars = HeadDeformer(head).deform(head.source_expression.numpy(), rotation, np.zeros(3))
-    colors = torch.from_numpy(np.ascontiguousarray(Relighter.of(head).colors(rotation), dtype=np.float32))
+    colors = torch.from_numpy(np.array(Relighter.of(head).colors(head.source_expression.numpy(), rotation)))
     drawn = render(
         torch.from_numpy(means.copy()), None, None, head.opacities, colors, torch.from_numpy(camera.viewmat),
         torch.from_numpy(camera.K), VIEW_SIZE, VIEW_SIZE, covars=torch.from_numpy(covars.copy()),

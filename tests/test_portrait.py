@@ -6,9 +6,11 @@ from conftest import shared_data
 
 from mggtalk_core.errors import InputError
 from mggtalk_core.headmodel.landmarks import INNER_FACE
+from mggtalk_core.portrait import analysis
 from mggtalk_core.portrait.analysis import analyze_portrait
 from mggtalk_core.portrait.crop import crop_box_inside, cut_square
 from mggtalk_core.portrait.inpainting import complete
+from mggtalk_core.portrait.parsing import face_share
 
 
 def test_the_demo_portrait_is_understood(demo_portrait):
@@ -46,6 +48,15 @@ def test_a_turned_photo_is_set_upright(demo_portrait, turns):
     assert any("turned" in warning for warning in turned.warnings)
     eyes = turned.landmarks[473] - turned.landmarks[468]
     assert abs(np.degrees(np.arctan2(eyes[1], eyes[0]))) < 20
+
+
+def test_a_face_that_is_no_person_to_the_segmenter_is_cut_out_by_its_oval(demo_portrait, monkeypatch):
+    """Robots and masks: without this their heads had no pixel of the photo."""
+    monkeypatch.setattr(analysis, "coarse_person_mask", lambda image: np.zeros(image.shape[:2], np.float32))
+    portrait = analyze_portrait(demo_portrait.photo, size=128)
+    assert any("0 % of the face was recognised" in warning for warning in portrait.warnings)
+    assert face_share(portrait.alpha, portrait.landmarks) > 0.95 and portrait.alpha.mean() < 0.3
+    assert not any("recognised" in warning for warning in demo_portrait.warnings)
 
 
 def test_no_face_is_refused():

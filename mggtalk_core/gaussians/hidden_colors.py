@@ -15,6 +15,7 @@ from ..geometry.scalp import outline_pixels
 from ..headmodel.landmarks import LEFT_EYE_RING, RIGHT_EYE_RING, inter_ocular_distance
 from ..headmodel.model import EAR_HEIGHTS, LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
 from ..types import INTERIOR, SOLID_ALPHA, VISIBLE, PointCloud, Portrait
+from .mouth_light import DEEP, light_powers, width_in_photo
 
 TOOTH_WHITE = np.array([1.0, 0.97, 0.92], np.float32)
 UPPER_TOOTH_WIDTHS = (0.0085, 0.0065, 0.0075, 0.007, 0.007, 0.010)
@@ -84,7 +85,7 @@ def hidden_colors(points: PointCloud, hidden: np.ndarray, head: HeadModel) -> np
     skin, lips = _skin_color(points, head), _lip_color(portrait)
     inward = np.clip((positions[:, 2] - mouth_centre(portrait.vertices, head)[2]) / MOUTH_DEPTH, 0, 1)[:, None]
 
-    colors = np.empty((len(hidden), 3), np.float32)
+    colors = np.zeros((len(hidden), 3), np.float32)
     wet = 0.42 + 0.28 * np.exp(-inward[cavity] * MOUTH_DEPTH / INNER_LIP_WIDTH)
     colors[cavity] = 0.5 * (lips + skin * BARE_LIPS) * INNER_MOUTH * wet * np.exp(-2 * inward[cavity])
     frontal = 0.55 + 0.45 * np.clip(-normals[:, 2:], 0, 1)
@@ -98,6 +99,7 @@ def hidden_colors(points: PointCloud, hidden: np.ndarray, head: HeadModel) -> np
     colors[tongue] = (lips * [1, 0.8, 0.8] * upward * np.exp(-1.5 * inward))[tongue]
     eyes = (part == LEFT_EYE) | (part == RIGHT_EYE)
     colors[eyes] = _eye_colors(points, positions[eyes], head, skin)
+    colors *= width_in_photo(portrait, head) ** light_powers(points.faces[hidden], head)[:, None]
     surface = (part == SKIN) & ~cavity
     colors[surface] = _skin_colors(points, positions[surface], head)
     return colors.clip(0, 1)
@@ -123,10 +125,10 @@ def _row_of_teeth(
 
 
 def _enamel_color(points: PointCloud, head: HeadModel, skin: np.ndarray) -> np.ndarray:
-    """Tooth colour (3,): that of the teeth the photo shows, or a white that fits its light."""
+    """Tooth colour (3,), without expression: that of the teeth the photo shows, or a white that fits its light."""
     shown = (points.origin == VISIBLE) & np.isin(head.parts[points.faces], (UPPER_TEETH, LOWER_TEETH))
     if shown.sum() > ENOUGH_TEETH:
-        return np.percentile(points.colors[shown], 80, axis=0)
+        return np.percentile(points.colors[shown], 80, axis=0) / width_in_photo(points.portrait, head) ** DEEP
     return 0.35 * skin + 0.65 * TOOTH_WHITE * min(1.35 * float(skin.mean()) + 0.2, 0.97)
 
 

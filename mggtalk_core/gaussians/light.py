@@ -15,6 +15,7 @@ from ..geometry.mesh_raster import vertex_normals
 from ..headmodel.model import SKIN, HeadModel
 from ..types import INTERIOR, VISIBLE, PointCloud
 from .frame_kernels import at_least_8, relight_points
+from .mouth_light import MouthLight
 
 if TYPE_CHECKING:
     from .head import GaussianHead
@@ -111,7 +112,10 @@ _DIRECTIONS_PSEUDOINVERSE = np.linalg.pinv(sh_basis(_DIRECTIONS))
 class Relighter:
     """Colours of one head as it turns under the photo's light; per frame nine terms per point and colour."""
 
-    def __init__(self, colors: np.ndarray, normals: np.ndarray, pose_weight: np.ndarray, light: np.ndarray):
+    def __init__(
+        self, colors: np.ndarray, normals: np.ndarray, pose_weight: np.ndarray, light: np.ndarray, mouth: MouthLight
+    ):
+        self._mouth = mouth
         self._count = len(colors)
         self._light = light
         self._floor = (MIN_LIGHT * np.maximum(light[0], 1e-3)).astype(np.float32)
@@ -121,12 +125,14 @@ class Relighter:
     @staticmethod
     def of(head: GaussianHead) -> Relighter:
         """For a finished head."""
-        return Relighter(head.colors.numpy(), head.normals.numpy(), head.pose_weight.numpy(), head.light.numpy())
+        arrays = (head.colors, head.normals, head.pose_weight, head.light)
+        return Relighter(*(array.numpy() for array in arrays), MouthLight.of(head))
 
-    def colors(self, rotation: np.ndarray) -> np.ndarray:
-        """Colours (N, 3) float32 0..1 with the head turned by `rotation` (3,), axis-angle rad."""
+    def colors(self, expression: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+        """Colours (N, 3) float32 0..1 with an expression (52,), the head turned by `rotation` (3,), axis-angle rad."""
         light = turned_light(self._light, Rotation.from_rotvec(rotation).as_matrix())
         constants = tuple(np.float32(value) for value in (*light.ravel(), *self._floor, 1 / MAX_CHANGE, MAX_CHANGE))
         relit = np.empty_like(self._points[0])
         relight_points(*self._points, constants, relit)
+        self._mouth.shade(relit, expression)
         return relit[: self._count]

@@ -114,7 +114,7 @@ def correct_colors(head: GaussianHead, views: list[FurtherView]) -> GaussianHead
     total, weights = np.zeros((len(head), 3)), np.zeros(len(head))
     for view in views:
         means, covars = deformer.deform(view.expression, view.rotation, view.translation)
-        colors = relighter.colors(view.rotation).astype(np.float32)
+        colors = relighter.colors(view.expression, view.rotation).astype(np.float32)
         difference, seen = _difference(head, view, means, covars, colors, hidden)
         total += difference * seen[:, None]
         weights += seen

@@ -87,7 +87,7 @@ def render_frames(
     pictures = _backgrounds(head, canvas, background, camera, stop)
     device, backend = _backend(backend)
     # On the CPU whole frames are the unit of parallel work: no thread ever waits for another inside a frame.
-    workers = 1 if backend == "torch" else min(available_cpus(), MAX_WORKERS, stop - start)
+    workers = min(available_cpus(), MAX_WORKERS, stop - start) if backend == "cpu" else 1
     draw = _drawer(head, device, backend, threads=max(available_cpus() // workers, 1))
     deformer, relighter = HeadDeformer(head), Relighter.of(head)
     own = threading.local()  # each thread's deformer
@@ -97,7 +97,7 @@ def render_frames(
             own.deformer = deformer.twin()
         view = camera[index] if isinstance(camera, Sequence) else canvas.camera
         means, covars = own.deformer.deform(motion.expression[index], motion.rotation[index], motion.translation[index])
-        colors = relighter.colors(motion.rotation[index])
+        colors = relighter.colors(motion.expression[index], motion.rotation[index])
         picture = pictures[index] if pictures.ndim == 4 else pictures
         rgb, alpha = draw(means, covars, colors, view, picture)
         if inpainter is not None:
@@ -143,7 +143,7 @@ class LiveRenderer:
         if self._background.shape[:2] != (camera.height, camera.width):
             self._background = _cover(self._head.background.numpy(), camera.width, camera.height)
         means, covars = self._deformer.deform(expression, rotation, translation)
-        return self._draw(means, covars, self._relighter.colors(rotation), camera, self._background)
+        return self._draw(means, covars, self._relighter.colors(expression, rotation), camera, self._background)
 
 
 def _backend(name: str) -> tuple[torch.device, str]:

@@ -54,7 +54,7 @@ class PersonalHead(nn.Module):
             covars=head.covars * torch.exp(self.size)[:, None],
         )
         means, covars = deform_torch(moved, expression, rotation, translation)
-        lit = torch.from_numpy(np.asarray(self._relighter.colors(rotation.numpy()), np.float32))
+        lit = torch.from_numpy(self._relighter.colors(expression.numpy(), rotation.numpy()))
         colors = (lit + 0.1 * self.color + 0.1 * at_points[:, 3:]).clamp(0, 1)
         opacities = torch.sigmoid(torch.logit(head.opacities.clamp(0.01, 0.99)) + self.opacity)
         camera = head.camera

@@ -18,6 +18,7 @@ from ..gaussians.decoders import GaussianDecoder, visible_inputs
 from ..gaussians.deformation import HeadDeformer
 from ..gaussians.head import GaussianHead
 from ..gaussians.light import Relighter, surface_normals
+from ..gaussians.mouth_light import MouthLight
 from ..gaussians.sgp import identity_of, predict_invisible, predict_visible
 from ..geometry.dsgr import build_points, estimate_depth
 from ..headmodel.fitting import camera_of, fit_landmarks, generic_landmark_model
@@ -71,7 +72,8 @@ class Take:
         # Relit grey shows the light's factor; grey leaves room for it to grow.
         head = self.head
         grey = np.full((len(head), 3), 0.5, np.float32)
-        self._relighter = Relighter(grey, head.normals.numpy(), head.pose_weight.numpy(), head.light.numpy())
+        arrays = (head.normals, head.pose_weight, head.light)
+        self._relighter = Relighter(grey, *(array.numpy() for array in arrays), MouthLight.of(head))
 
     def __len__(self) -> int:
         return len(self.clip)
@@ -80,7 +82,7 @@ class Take:
         """Everything of frame `index` that no network changes."""
         expression, rotation = self.motion.expression[index], self.motion.rotation[index]
         means, covars = self._deformer.deform(expression, rotation, self.motion.translation[index])
-        light = self._relighter.colors(rotation) / 0.5
+        light = self._relighter.colors(expression, rotation) / 0.5
         clip = self.clip
         alpha = clip.alpha(index)
         mask = head_mask(alpha, clip.landmarks[index]) * alpha
