@@ -56,8 +56,8 @@ def between_corners(field: np.ndarray, model: HeadModel) -> np.ndarray:
 class MouthLight:
     """The light behind one head's lips, from frame to frame."""
 
-    points: np.ndarray  # (n,) indices of the Gaussians behind the lips
-    powers: np.ndarray  # (n, 1)
+    deep: np.ndarray  # (n,) indices of the Gaussians of teeth and tongue
+    on_lips: np.ndarray  # (m,) of the rest of the mouth
     corners: np.ndarray  # (3,) m from one corner of the mouth to the other, without expression
     corner_basis: np.ndarray  # (52, 3) m what expressions add to it
     source_width: float  # the mouth's width that the head's colours are of
@@ -67,12 +67,13 @@ class MouthLight:
         """For a finished head."""
         model, source = load_head_model(), head.source_expression.numpy()
         powers = light_powers(head.faces.numpy(), model)
-        points = np.flatnonzero(powers)
         basis = between_corners(head.expression_basis.numpy(), model)
         corners = between_corners(head.vertices.numpy(), model) - source @ basis
-        return MouthLight(points, powers[points, None], corners, basis, mouth_width(corners, source @ basis))
+        deep, on_lips = (np.flatnonzero(powers == np.float32(power)) for power in (DEEP, ON_LIPS))
+        return MouthLight(deep, on_lips, corners, basis, mouth_width(corners, source @ basis))
 
     def shade(self, colors: np.ndarray, expression: np.ndarray) -> None:
         """Turn colours (N, 3) behind the lips, in place, from the source's expression to another (52,)."""
-        change = np.float32(mouth_width(self.corners, expression @ self.corner_basis) / self.source_width)
-        colors[self.points] = np.minimum(colors[self.points] * change**self.powers, 1)
+        change = mouth_width(self.corners, expression @ self.corner_basis) / self.source_width
+        for points, power in ((self.deep, DEEP), (self.on_lips, ON_LIPS)):
+            colors[points] = np.minimum(colors[points] * np.float32(change**power), 1)
