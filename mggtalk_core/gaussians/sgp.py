@@ -277,7 +277,7 @@ def _toned_mouth(model: MGGTalkModel, points: PointCloud, head: HeadModel) -> Po
     return replace(points, colors=colors.clamp(0, 1).numpy())
 
 
-NEARBY_SHARE, NEARBY_COUNT, NEARBY_MARGIN = 16, 48, 0.015
+NEARBY_SHARE, NEARBY_COUNT, NEARBY_MARGIN = 16, 16, 0.015
 """One in so many visible points is asked for its colour; how many of these, the nearest, a hidden point is compared
 with; and how far from the prior a decoded colour may be where they are all alike."""
 
