@@ -16,8 +16,9 @@ from .surfels import surfel_sigma
 
 FLIP = np.array([-1, 1, 1], np.float32)
 
-MIN_POSE_WEIGHT = 0.3
-"""Only what turns with the head is mirrored: shoulders and clothes are not symmetric about the head's plane."""
+MIN_POSE_WEIGHT = 0.9
+"""Only what turns with the head is mirrored: shoulders and clothes are not symmetric about the head's plane, and
+between them and it, where the neck bends, mirrored points came out in front of a collar or shoulder."""
 
 FILTER_SPACING = 1.6
 """A mirrored point is dropped when a visible one is nearer than this many times the visible surfels' own spacing."""
