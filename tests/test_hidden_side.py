@@ -8,9 +8,9 @@ from conftest import shared_data
 from scipy.ndimage import distance_transform_edt
 
 from mggtalk_core.assets import DEMO_PORTRAIT
+from mggtalk_core.gaussians.edge_colors import Edge, color_range
 from mggtalk_core.gaussians.hidden_colors import _continued_hair, hidden_colors
 from mggtalk_core.gaussians.light import lit_normals
-from mggtalk_core.gaussians.sgp import color_range
 from mggtalk_core.geometry.interior import within_outline
 from mggtalk_core.geometry.projection import project, to_camera, to_canonical
 from mggtalk_core.geometry.scalp import (
@@ -207,7 +207,7 @@ def test_splats_at_the_edge_have_colours_of_the_person(demo_portrait, demo_point
     frontal = np.broadcast_to(np.array([0, 0, -1], np.float32), image.shape)
     depth_map = replace(demo_points.depth_map, normals=frontal)
     portrait = replace(demo_portrait, image=image, alpha=(radius < 61).astype(np.float32))
-    darkest, brightest = color_range(portrait, depth_map)
+    darkest, brightest = color_range(portrait, depth_map, Edge.of(portrait))
     assert (darkest <= brightest).all()
     assert brightest[radius < 55].min() == 1 and darkest[radius < 55].max() == 0
     assert brightest[(radius > 60) & (radius < 61)].max() < 0.4  # as dark as the disc, not as the wall
@@ -215,7 +215,7 @@ def test_splats_at_the_edge_have_colours_of_the_person(demo_portrait, demo_point
 
 def test_skin_seen_at_a_grazing_angle_is_not_sharpened_beyond_its_surroundings(demo_portrait, demo_points):
     """Contrast of single pixels there turned into grain on cheeks and stubble."""
-    darkest, brightest = color_range(demo_portrait, demo_points.depth_map)
+    darkest, brightest = color_range(demo_portrait, demo_points.depth_map, Edge.of(demo_portrait))
     solid = demo_portrait.alpha > 0.99
     facing = -demo_points.depth_map.normals[..., 2]
     solid[int(demo_portrait.landmarks[152, 1]) :] = False

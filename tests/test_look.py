@@ -9,8 +9,9 @@ from scipy.ndimage import binary_closing, binary_erosion, gaussian_filter, label
 
 from mggtalk_core.assets import DEMO_PORTRAIT
 from mggtalk_core.gaussians.deformation import pose_weight_gradient
+from mggtalk_core.gaussians.edge_colors import Edge, edge_tints
 from mggtalk_core.gaussians.light import Relighter
-from mggtalk_core.gaussians.sgp import _as_varied_as_nearby, edge_tints, predict_invisible, predict_visible
+from mggtalk_core.gaussians.sgp import _as_varied_as_nearby, predict_invisible, predict_visible
 from mggtalk_core.geometry.binding import polygon_mask, rows_of_teeth
 from mggtalk_core.geometry.border import cut_columns
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
@@ -221,7 +222,7 @@ def test_a_bald_heads_edge_has_no_tint_of_the_background(demo_points):
     outline = replace(demo_points.depth_map.outline, hair=np.full_like(demo_points.depth_map.outline.hair, 40))
     depth_map = replace(demo_points.depth_map, outline=outline)
     points = replace(demo_points, portrait=portrait, depth_map=depth_map)
-    tints = edge_tints(portrait, depth_map)
+    tints = edge_tints(portrait, depth_map, Edge.of(portrait))
     visible = predict_visible(MGGTalkModel(), points).points
     rows, columns = visible.pixels.clip(0).T
     at_edge = (visible.origin == VISIBLE) & (tints.number[rows, columns] >= 0)

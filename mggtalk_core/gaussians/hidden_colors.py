@@ -83,6 +83,7 @@ def hidden_colors(points: PointCloud, hidden: np.ndarray, head: HeadModel) -> np
     positions = points.positions[hidden]
     normals = _normals(points, hidden, head)
     skin, lips = _skin_color(points, head), _lip_color(portrait)
+    mouth = width_in_photo(portrait, head)
     inward = np.clip((positions[:, 2] - mouth_centre(portrait.vertices, head)[2]) / MOUTH_DEPTH, 0, 1)[:, None]
 
     colors = np.zeros((len(hidden), 3), np.float32)
@@ -90,7 +91,7 @@ def hidden_colors(points: PointCloud, hidden: np.ndarray, head: HeadModel) -> np
     colors[cavity] = 0.5 * (lips + skin * BARE_LIPS) * INNER_MOUTH * wet * np.exp(-2 * inward[cavity])
     frontal = 0.55 + 0.45 * np.clip(-normals[:, 2:], 0, 1)
     shade = (0.3 + 0.7 * frontal) * np.exp(-np.clip(inward - 0.25, 0, 1))
-    enamel, gum = _enamel_color(points, head, skin), lips * [1, 0.75, 0.75] * 0.9
+    enamel, gum = _enamel_color(points, head, skin, mouth), lips * [1, 0.75, 0.75] * 0.9
     for row, widths in ((UPPER_TEETH, UPPER_TOOTH_WIDTHS), (LOWER_TEETH, LOWER_TOOTH_WIDTHS)):
         teeth = part == row
         colors[teeth] = _row_of_teeth(positions[teeth], row == UPPER_TEETH, widths, enamel, gum) * shade[teeth]
@@ -99,7 +100,7 @@ def hidden_colors(points: PointCloud, hidden: np.ndarray, head: HeadModel) -> np
     colors[tongue] = (lips * [1, 0.8, 0.8] * upward * np.exp(-1.5 * inward))[tongue]
     eyes = (part == LEFT_EYE) | (part == RIGHT_EYE)
     colors[eyes] = _eye_colors(points, positions[eyes], head, skin)
-    colors *= width_in_photo(portrait, head) ** light_powers(points.faces[hidden], head)[:, None]
+    colors *= mouth ** light_powers(points.faces[hidden], head)[:, None]
     surface = (part == SKIN) & ~cavity
     colors[surface] = _skin_colors(points, positions[surface], head)
     return colors.clip(0, 1)
@@ -124,11 +125,11 @@ def _row_of_teeth(
     return enamel * (1 - dark[:, None]) * (1 - gum_share) + gum * gum_share
 
 
-def _enamel_color(points: PointCloud, head: HeadModel, skin: np.ndarray) -> np.ndarray:
-    """Tooth colour (3,), without expression: that of the teeth the photo shows, or a white that fits its light."""
+def _enamel_color(points: PointCloud, head: HeadModel, skin: np.ndarray, mouth: float) -> np.ndarray:
+    """Tooth colour (3,) without expression: that of teeth in the photo, whose mouth is so wide, or a fitting white."""
     shown = (points.origin == VISIBLE) & np.isin(head.parts[points.faces], (UPPER_TEETH, LOWER_TEETH))
     if shown.sum() > ENOUGH_TEETH:
-        return np.percentile(points.colors[shown], 80, axis=0) / width_in_photo(points.portrait, head) ** DEEP
+        return np.percentile(points.colors[shown], 80, axis=0) / mouth**DEEP
     return 0.35 * skin + 0.65 * TOOTH_WHITE * min(1.35 * float(skin.mean()) + 0.2, 0.97)
 
 

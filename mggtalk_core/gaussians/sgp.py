@@ -6,21 +6,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_erosion, distance_transform_edt, maximum_filter, minimum_filter, uniform_filter
 from scipy.spatial import cKDTree
 from torch import nn
 
 from ..geometry.blocks import block_means
-from ..geometry.scalp import goes_on_behind
 from ..geometry.surfels import MAX_OPACITY
 from ..geometry.symmetry import select
 from ..headmodel.model import HeadModel, load_head_model
 from ..headmodel.personal import personal_expression_basis
 from ..model import MGGTalkModel
 from ..rendering.rasterizer import render
-from ..types import INTERIOR, SOLID_ALPHA, VISIBLE, DepthMap, PointCloud, Portrait
+from ..types import INTERIOR, VISIBLE, PointCloud
 from .decoders import apply_residual, hidden_inputs, mouth_part, toned, visible_inputs
 from .densify import add_children, parent_inputs
+from .edge_colors import Edge, color_range, edge_tints
 from .head import GaussianHead, covars_from_axes
 from .hidden_colors import hidden_colors
 from .identity_encoder import encoder_input, sample_features
@@ -30,22 +29,6 @@ SHARPENING_ITERATIONS = 8
 
 SHARPENING_STEP = 0.8
 """Van Cittert relaxation: how much of the remaining error one iteration adds."""
-
-EDGE_WIDTH, EDGE_REACH, EDGE_LOOK, EDGE_MARGIN = 1 / 170, 1 / 100, 1 / 64, 0.05
-"""Width of the person's edge, whose colours are not trusted, how far outward that holds (beyond are loose hair and
-guesses), and how far around those inside of it are looked at, in crop sides; and how much darker or brighter than those
-an edge's colour may be."""
-
-ENOUGH_PIXELS = 512
-"""Pixels per side, about, that are asked how dark and bright a person is near the edge."""
-
-GRAZING = 0.5
-"""Cosine of the angle between view and surface below which the photo sees it at a grazing angle."""
-
-SMOOTH, SPREAD, TINT_MARGIN, SHADE_MARGIN, TINT_PIXELS = 0.1, 2.5, 0.01, 0.05, 256
-"""Where the person's colours inside of an edge vary less than this part of their brightness, a foreign tint shows (in
-hair's texture it doesn't, and the photo's colours may be its own); how many of their standard deviations, and of these
-margins (sRGB), an edge's tint and brightness may differ from theirs; and pixels per side, about, that are asked."""
 
 COLOR_TRUST = (0.2, 0.9)
 """Mask values between which a pixel's colour error begins to count: where the mask is low, it is the background's."""
@@ -88,8 +71,9 @@ def _reproduce_photo(seen: PointCloud) -> tuple[np.ndarray, np.ndarray]:
     low, high = COLOR_TRUST
     color_step = SHARPENING_STEP * np.clip((alpha - low) / (high - low), 0, 1)[:, None]
     soft = seen.opacities < MAX_OPACITY  # elsewhere the surface is solid, whatever the mask says
-    darkest, brightest = (bound[rows, columns] for bound in color_range(portrait, seen.depth_map))
-    tints = edge_tints(portrait, seen.depth_map)
+    edge = Edge.of(portrait)
+    darkest, brightest = (bound[rows, columns] for bound in color_range(portrait, seen.depth_map, edge))
+    tints = edge_tints(portrait, seen.depth_map, edge)
     number = tints.number[rows, columns]
     tinted, number = np.flatnonzero(number >= 0), number[number >= 0]
     colors, opacities = seen.colors.copy(), seen.opacities.copy()
@@ -104,88 +88,6 @@ def _reproduce_photo(seen: PointCloud) -> tuple[np.ndarray, np.ndarray]:
         colors = np.clip(colors + color_step * missing_color, darkest, brightest)
         colors[tinted] = tints.kept(colors[tinted], number)
     return colors.astype(np.float32), opacities.astype(np.float32)
-
-
-def color_range(portrait: Portrait, depth_map: DepthMap) -> tuple[np.ndarray, np.ndarray]:
-    """Darkest and brightest colour (S, S, 3) each that a pixel's splat may have: 0 to 1, with two exceptions.
-
-    Where the photo sees the surface at a grazing angle, no more than the pixels around: turned into view, such a splat
-    is many pixels wide, and contrast that made the photo sharp becomes grain.
-    Near the person's edge, no more than the person has farther inside. Edge pixels are half background, and a matte is
-    never exact: unbounded, they come out in colours that nobody has, a line across the head as soon as it turns.
-    """
-    image, size = portrait.image, len(portrait.image)
-    darkest, brightest = np.zeros_like(image), np.ones_like(image)
-    grazing = -depth_map.normals[..., 2] < GRAZING
-    around = (3, 3, 1)
-    darkest[grazing] = minimum_filter(image, around)[grazing]
-    brightest[grazing] = maximum_filter(image, around)[grazing]
-    solid, edge, nearest = _edge(portrait)
-    if not solid.any():
-        return darkest, brightest
-    step = max(1, size // ENOUGH_PIXELS)
-    nearest = tuple(nearest // step)
-    window = (2 * max(1, round(EDGE_LOOK * size / step)) + 1,) * 2 + (1,)
-    some, inside = image[::step, ::step], solid[::step, ::step, None]
-    lowest = minimum_filter(np.where(inside, some, 1), window)[nearest] - EDGE_MARGIN
-    highest = maximum_filter(np.where(inside, some, 0), window)[nearest] + EDGE_MARGIN
-    darkest[edge], brightest[edge] = lowest.clip(0, 1), highest.clip(0, 1)
-    return darkest, brightest
-
-
-def _edge(portrait: Portrait) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels (S, S) bool farther inside the person and of the person's edge; and (2, n) for each of the edge's n, in
-    their order, the nearest of the former."""
-    size = len(portrait.image)
-    solid = binary_erosion(portrait.alpha > SOLID_ALPHA, iterations=max(1, round(EDGE_WIDTH * size)), border_value=1)
-    distance, nearest = distance_transform_edt(~solid, return_indices=True)
-    edge = (distance > 0) & (distance < EDGE_REACH * size)
-    return solid, edge, nearest[:, edge]
-
-
-@dataclass(frozen=True)
-class EdgeTints:
-    """Colours of the person inside of n pixels of the edge."""
-
-    number: np.ndarray  # (S, S) int, which of the n a pixel is, -1: none
-    mean: np.ndarray  # (n, 3)
-    precision: np.ndarray  # (n, 3, 3) inverse covariance, margins added
-
-    def kept(self, colors: np.ndarray, number: np.ndarray) -> np.ndarray:
-        """Colours (m, 3) for the pixels of some numbers (m,), those far from the mean moved towards it."""
-        away = colors - self.mean[number]
-        distance = np.sqrt(np.einsum("ni,nij,nj->n", away, self.precision[number], away))[:, None]
-        return self.mean[number] + away * (SPREAD / np.maximum(distance, SPREAD))
-
-
-def edge_tints(portrait: Portrait, depth_map: DepthMap) -> EdgeTints:
-    """The colours that a bald head, or smooth hair, has inside of its edge, where the head goes on behind the outline.
-
-    A matte that is half a pixel wide of the truth mixes the background's tint into the edge. Darkest and brightest
-    colour leave room for it (red as in the shade, blue as in the light), and on a turned head it draws the old outline.
-    """
-    image, size = portrait.image, len(portrait.image)
-    solid, edge, nearest = _edge(portrait)
-    rows, columns = np.nonzero(edge)
-    chosen = (-depth_map.normals[rows, columns, 2] < GRAZING) & solid.any()
-    chosen &= goes_on_behind(rows, columns, depth_map.outline, size)
-    step = max(1, size // TINT_PIXELS)
-    window = (2 * max(1, round(EDGE_LOOK * size / step)) + 1,) * 2 + (1,)
-    some, inside = image[::step, ::step], solid[::step, ::step, None].astype(np.float32)
-    i, j = np.triu_indices(3)
-    sums = uniform_filter(np.concatenate([inside, inside * some, inside * some[..., i] * some[..., j]], 2), window)
-    sums = sums[tuple(nearest[:, chosen] // step)].astype(np.float64)
-    sums /= np.maximum(sums[:, :1], 1e-6)
-    mean, covariance = sums[:, 1:4], np.empty((len(sums), 3, 3))
-    covariance[:, i, j] = covariance[:, j, i] = sums[:, 4:] - mean[:, i] * mean[:, j]
-    brightness = np.linalg.norm(mean, axis=1)
-    smooth = (np.trace(covariance, axis1=1, axis2=2) < (SMOOTH * brightness) ** 2) & (brightness > TINT_MARGIN)
-    mean, covariance, brightness = mean[smooth], covariance[smooth], brightness[smooth]
-    shade = mean / brightness[:, None]
-    spread = covariance + TINT_MARGIN**2 * np.eye(3) + SHADE_MARGIN**2 * shade[:, :, None] * shade[:, None, :]
-    number = np.full(edge.shape, -1)
-    number[rows[chosen][smooth], columns[chosen][smooth]] = np.arange(len(mean))
-    return EdgeTints(number, mean, np.linalg.inv(spread))
 
 
 def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> GaussianHead:

@@ -69,7 +69,7 @@ def make_stage(settings: Settings, output: Path, device: torch.device) -> Stage 
     return builders[settings.stage](settings, files[:-held_out], files[-held_out:], device)
 
 
-def people(settings: Settings, rank: int, world: int) -> None:
+def make_people(settings: Settings, rank: int, world: int) -> None:
     """Make this process's share of the synthetic people a stage wants and its folder does not have yet.
 
     Raises:

@@ -167,26 +167,31 @@ def true_colors(
     return colors / np.maximum(weights, 1e-6)[:, None], weights, floating
 
 
-def observe(seed: int, wardrobe: Wardrobe, size: int) -> tuple[np.random.Generator, Scene, DepthMap, float]:
-    """The person of a seed: what draws the rest of the sample, the scene, the prior's depth, its scale in the scene."""
-    rng = np.random.default_rng(seed)
-    scene = make_scene(rng, wardrobe, size, sample_grade(rng))
-    depth_map = estimate_depth(scene.portrait)
-    # A photo can't tell distance: what matters is shape, after the true depth is scaled to the prior's.
-    scale = float(np.nanmedian((scene.view.depth / depth_map.depth)[_known(scene, depth_map) & depth_map.on_head]))
-    return rng, scene, depth_map, scale
+@dataclass(frozen=True)
+class PhotoOfSomeone:
+    """A graded photograph of the synthetic person of a seed, and the prior's depth beside the true one."""
 
+    scene: Scene
+    depth_map: DepthMap
+    known: np.ndarray  # (S, S) bool, pixels of the person that have both depths
+    scale: float  # true depth / prior's: a photo can't tell distance, what matters is shape
 
-def _known(scene: Scene, depth_map: DepthMap) -> np.ndarray:
-    """Pixels (S, S) of the person with both the prior's depth and the true one."""
-    return np.isfinite(depth_map.depth) & np.isfinite(scene.view.depth) & (scene.portrait.alpha > 0.5)
+    @staticmethod
+    def taken(rng: np.random.Generator, wardrobe: Wardrobe, size: int) -> PhotoOfSomeone:
+        """With everything about it drawn from `rng`."""
+        scene = make_scene(rng, wardrobe, size, sample_grade(rng))
+        depth_map, true = estimate_depth(scene.portrait), scene.view.depth
+        known = np.isfinite(depth_map.depth) & np.isfinite(true) & (scene.portrait.alpha > 0.5)
+        return PhotoOfSomeone(
+            scene, depth_map, known, float(np.median((true / depth_map.depth)[known & depth_map.on_head]))
+        )
 
 
 def make_depth_sample(seed: int, wardrobe: Wardrobe, size: int = 192) -> dict[str, np.ndarray]:
     """What Geo. Refine learns from one person: its inputs, the prior's error in metres, and where it is known."""
-    _, scene, depth_map, scale = observe(seed, wardrobe, size)
-    known = _known(scene, depth_map)
-    error = np.where(known, scene.view.depth / scale - depth_map.depth, 0)
+    photo = PhotoOfSomeone.taken(np.random.default_rng(seed), wardrobe, size)
+    scene, depth_map, known = photo.scene, photo.depth_map, photo.known
+    error = np.where(known, scene.view.depth / photo.scale - depth_map.depth, 0)
     shrink = lambda layer: torch.nn.functional.interpolate(  # noqa: E731
         torch.from_numpy(layer.astype(np.float32))[None, None], (REFINE_SIZE, REFINE_SIZE), mode="area"
     )[0, 0].numpy()
@@ -203,8 +208,9 @@ def make_color_sample(
     seed: int, wardrobe: Wardrobe, refine: GeoRefineUNet | None, size: int = 192
 ) -> dict[str, np.ndarray]:
     """What the decoders learn from one person: hidden points, on depth that `refine` corrects, and their colours."""
-    rng, scene, depth_map, scale = observe(seed, wardrobe, size)
-    head, portrait = load_head_model(), scene.portrait
+    rng = np.random.default_rng(seed)
+    photo = PhotoOfSomeone.taken(rng, wardrobe, size)
+    head, depth_map, portrait = load_head_model(), photo.depth_map, photo.scene.portrait
     if refine:
         depth_map = refine_depth(refine, portrait, depth_map)
     visible: VisibleGaussians = predict_visible(MGGTalkModel(), build_points(portrait, depth_map))
@@ -213,7 +219,7 @@ def make_color_sample(
     hidden = np.flatnonzero((points.origin != VISIBLE) & head.outer_skin[points.faces])
     hidden = rng.choice(hidden, KEPT_POINTS, replace=False)
     inputs = hidden_inputs(points, hidden, normals, head)
-    colors, weights, floating = true_colors(points, hidden, normals, scene, wardrobe, scale, rng)
+    colors, weights, floating = true_colors(points, hidden, normals, photo.scene, wardrobe, photo.scale, rng)
     encoder = encoder_input(
         torch.from_numpy(portrait.image), torch.from_numpy(portrait.alpha), torch.from_numpy(depth_map.normals)
     )

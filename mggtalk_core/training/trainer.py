@@ -189,13 +189,15 @@ def _collect(recipe: Recipe, folder: Path, done: list[str]) -> None:
 
 
 def _train_stage(settings: Settings, folder: Path, rank: int, world: int, resume: bool) -> dict:
-    from .stages import make_stage, people
+    from .stages import make_people, make_stage
 
     checkpoint = folder / "checkpoint.safetensors"
-    if resume and checkpoint.exists() and checkpoint_notes(checkpoint)["steps"] >= settings.steps:
-        return {**checkpoint_notes(checkpoint)["validation"], "output": str(checkpoint)}  # done by the run before
+    if resume and checkpoint.exists():
+        notes = checkpoint_notes(checkpoint)
+        if notes["steps"] >= settings.steps:  # done by the run before
+            return {**notes["validation"], "output": str(checkpoint)}
     if settings.samples:
-        people(settings, rank, world)
+        make_people(settings, rank, world)
         _wait_for_all(world)
     torch.manual_seed(settings.seed)
     stage = make_stage(settings, folder, training_device())
