@@ -42,6 +42,10 @@ OUTSIDE_TEST_ACTIONS = (
 )  # fmt: skip
 """What is tried on the mouth to see whether its inside comes through the skin, and how strongly."""
 
+GRAZING, BACKING = 0.4, 0.002
+"""Where the photo sees skin at a grazing angle (cosine) its pixels are far apart on a turned head: so far behind it,
+metres, lies a second layer, or one would look through it into the head."""
+
 SPREAD = 0.76
 """Standard deviation of a surfel in units of the spacing: points spread by area lie up to 1.7 times farther apart."""
 
@@ -60,7 +64,13 @@ def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> 
     on_model = points.depth_map.distance == 0
     seen[np.unique(points.depth_map.face[on_model & (points.depth_map.face >= 0)])] = True
 
-    centres = vertices[head.faces].mean(1)
+    corners = vertices[head.faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
+    facing = -(normals @ points.portrait.camera.viewmat[:3, :3].T)[:, 2]
+    centres = corners.mean(1)
+    backed = seen & head.outer_skin & (np.abs(facing) < GRAZING) & (centres[:, 1] < chin_height)
+    backed &= ~head.ears[head.faces].any(1)
     mouth = mouth_centre(vertices, head)
     skin = (head.parts == SKIN) & ~seen
     cavity = head.mouth_interior & ~seen
@@ -77,11 +87,14 @@ def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> 
         ((head.parts == UPPER_TEETH) | (head.parts == LOWER_TEETH), TEETH_SPACING),
         (head.parts == TONGUE, TONGUE_SPACING),
         (eyes, EYE_SPACING),
+        (backed, SKIN_SPACING),
         (skin & ~detailed, SKIN_SPACING),
         (skin & detailed, DETAIL_SPACING),
     )
     sampled = [sample_faces(vertices, head.faces, np.flatnonzero(group), spacing) for group, spacing in groups]
     faces, barycentric, positions, axes = (np.concatenate(parts) for parts in zip(*sampled))
+    own = backed[faces]
+    positions[own] -= BACKING * normals[faces[own]]
     outer = head.outer_skin[faces]
     positions[outer] = within_outline(positions[outer], points.portrait)
     keep = in_free_space(positions, points, HIDDEN_MARGIN) | _outside_picture(positions, points)

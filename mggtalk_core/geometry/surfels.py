@@ -45,7 +45,8 @@ def visible_points(portrait: Portrait, depth_map: DepthMap, chin_height: float) 
     """P_f: a surfel for every person pixel, or for a block of pixels where the picture is flat and off the face."""
     size = portrait.image.shape[0]
     person = np.isfinite(depth_map.depth)
-    # Off the person depth is undefined: continue it outward, so that the outline's gradients are its own.
+    # Off the person depth is undefined. Continued outward, level, it keeps the outermost pixels small: their colours
+    # are the worst.
     rows_near, columns_near = distance_transform_edt(~person, return_distances=False, return_indices=True)
     depth = depth_map.depth[rows_near, columns_near]
     max_slope = np.where(depth_map.on_head, HEAD_MAX_SLOPE, HAIR_MAX_SLOPE)

@@ -151,6 +151,10 @@ def _pairs(mask: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
     return mask.narrow(axis, 0, mask.shape[axis] - 1), mask.narrow(axis, 1, mask.shape[axis] - 1)
 
 
+UNSURE = 0.2
+"""Colour error, sRGB 0..1, up to which it counts squared: where it can't be told whether there is hair or skin, the
+answer is a mixture, and not the likelier one in patches."""
+
 WHOLE = ("encoder_inputs", "head_map")
 """Arrays of a whole person; the others have a row per point."""
 
@@ -195,7 +199,8 @@ def _sym_decoder(settings: Settings, train: list[Path], test: list[Path], device
         residual = decode(nets, batch)
         prior, truth = batch["prior_colors"].float().flatten(0, 1), batch["true_colors"].float().flatten(0, 1)
         weight = batch["color_weights"].float().flatten().clamp(max=1)
-        error = (prior + residual.color - truth).abs().mean(1)
+        error = (prior + residual.color - truth) / UNSURE
+        error = nn.functional.smooth_l1_loss(error, torch.zeros_like(error), reduction="none").mean(1)
         color = (error * weight).sum() / weight.sum()
         # What hangs in the air should fade; what is known to be surface should stay as opaque as the prior made it.
         floating, solid = batch["floating"].float().flatten(), (weight > 0.5).float()
