@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import nn
 
 from ..geometry.blocks import block_means
+from ..geometry.interior import unfolding
 from ..geometry.surfels import MAX_OPACITY
 from ..geometry.symmetry import select
 from ..headmodel.model import HeadModel, load_head_model
@@ -163,11 +163,13 @@ def _decode_hidden(model: MGGTalkModel, points: PointCloud, normals: np.ndarray,
         inputs.directions[None].to(model.device),
     )  # fmt: skip
     # Mouth and eyes keep the prior's colours: what was learned there is an average of teeth, tongue and dark, which
-    # scores better (+0.8 dB on real mouths) and looks like a grey plug.
-    outer = head.outer_skin[points.faces[hidden]]
+    # scores better (+0.8 dB on real mouths) and looks like a grey plug. So do parts of lids and lips that unfold: no
+    # picture from another side shows them, so nothing was learned there.
+    folded = (points.origin == INTERIOR) & unfolding(points.portrait.vertices, head)[points.faces]
+    outer = (head.outer_skin[points.faces] & ~folded)[hidden]
     decoded = apply_residual(points, hidden, residual.cpu().where(torch.from_numpy(outer)))
     hidden[hidden] = outer & (decoded.colors[hidden] != points.colors[hidden]).any(1)
-    return _as_varied_as_nearby(decoded, hidden, points.colors)
+    return _in_the_photos_shades(decoded, hidden, points.colors)
 
 
 @torch.no_grad()
@@ -179,28 +181,21 @@ def _toned_mouth(model: MGGTalkModel, points: PointCloud, head: HeadModel) -> Po
     return replace(points, colors=colors.clamp(0, 1).numpy())
 
 
-NEARBY_SHARE, NEARBY_COUNT, NEARBY_MARGIN = 16, 16, 0.015
-"""One in so many visible points is asked for its colour; how many of these, the nearest, a hidden point is compared
-with; and how far from the prior a decoded colour may be where they are all alike."""
+SHADES_SHARE, SHADES_MARGIN = 16, 0.015
+"""One in so many visible points is asked for its colour, and how far from each other these are at least taken to be."""
 
 
-def _as_varied_as_nearby(points: PointCloud, chosen: np.ndarray, prior: np.ndarray) -> PointCloud:
-    """Chosen points (N,) bool changed from their prior colours (N, 3) no more than the photo's colours vary near them.
+def _in_the_photos_shades(points: PointCloud, chosen: np.ndarray, prior: np.ndarray) -> PointCloud:
+    """Chosen points (N,) bool changed from their prior colours (N, 3) only in directions in which the photo's differ.
 
-    The network knows brown hair and brown skin; a grey photo, a bald or a white-haired head is the photo's to decide.
+    A grey photo stays grey, a sepia one brown.
     """
-    shown = np.flatnonzero((points.origin == VISIBLE) & (points.pose_weight > 0.5))[::NEARBY_SHARE]
-    _, near = cKDTree(points.positions[shown]).query(
-        points.positions[chosen], k=range(1, min(NEARBY_COUNT, len(shown)) + 1), workers=-1
-    )
-    spread = np.sqrt(points.colors[shown[near]].var(1).sum(1, keepdims=True)) + NEARBY_MARGIN
+    shown = np.flatnonzero((points.origin == VISIBLE) & (points.pose_weight > 0.5))[::SHADES_SHARE]
     shades = np.cov(points.colors[shown], rowvar=False)
-    among_shades = shades @ np.linalg.inv(shades + NEARBY_MARGIN**2 * np.eye(3))  # a grey photo has no other direction
-    change = (points.colors[chosen] - prior[chosen]) @ among_shades.T.astype(np.float32)
-    size = np.linalg.norm(change, axis=1, keepdims=True)
+    among_shades = shades @ np.linalg.inv(shades + SHADES_MARGIN**2 * np.eye(3))
     colors = points.colors.copy()
-    colors[chosen] = prior[chosen] + change * (spread / np.maximum(size, spread))
-    return replace(points, colors=colors)
+    colors[chosen] = prior[chosen] + (points.colors[chosen] - prior[chosen]) @ among_shades.T.astype(np.float32)
+    return replace(points, colors=colors.clip(0, 1))
 
 
 @torch.no_grad()

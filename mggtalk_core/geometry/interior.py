@@ -71,13 +71,10 @@ def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> 
     centres = corners.mean(1)
     backed = seen & head.outer_skin & (np.abs(facing) < GRAZING) & (centres[:, 1] < chin_height)
     backed &= ~head.ears[head.faces].any(1)
-    mouth = mouth_centre(vertices, head)
     skin = (head.parts == SKIN) & ~seen
     cavity = head.mouth_interior & ~seen
     eyes = ((head.parts == LEFT_EYE) | (head.parts == RIGHT_EYE)) & ~seen & (centres[:, 2] < 0.012)
-    eye_centres = np.array([vertices[head.part_vertices(part)].mean(0) for part in (LEFT_EYE, RIGHT_EYE)])
-    near_eye = np.linalg.norm(centres[:, None] - eye_centres, axis=2).min(1)
-    detailed = (near_eye < 0.028) | (np.linalg.norm((centres - mouth) * [0.8, 1.3, 1], axis=1) < 0.035)
+    detailed = unfolding(vertices, head)
     behind = to_camera(centres, points.portrait.camera)[:, 2] - outline.centre[2]
     detailed |= (centres[:, 1] < 0) & (np.abs(behind) < BEHIND_OUTLINE)
     shoulder = (centres[:, 1] > chin_height) & (np.abs(centres[:, 0]) > NECK_HALF_WIDTH)
@@ -119,6 +116,14 @@ def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> 
         portrait=points.portrait,
         depth_map=points.depth_map,
     )
+
+
+def unfolding(vertices: np.ndarray, head: HeadModel) -> np.ndarray:
+    """Mask (F,) of a head's triangles around eyes and mouth: their hidden parts unfold when these close and open."""
+    centres = vertices[head.faces].mean(1)
+    eye_centres = np.array([vertices[head.part_vertices(part)].mean(0) for part in (LEFT_EYE, RIGHT_EYE)])
+    near_eye = np.linalg.norm(centres[:, None] - eye_centres, axis=2).min(1) < 0.028
+    return near_eye | (np.linalg.norm((centres - mouth_centre(vertices, head)) * [0.8, 1.3, 1], axis=1) < 0.035)
 
 
 def stays_in_mouth(portrait: Portrait, head: HeadModel, faces: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
