@@ -207,15 +207,21 @@ def test_splats_at_the_edge_have_colours_of_the_person(demo_portrait, demo_point
     frontal = np.broadcast_to(np.array([0, 0, -1], np.float32), image.shape)
     depth_map = replace(demo_points.depth_map, normals=frontal)
     portrait = replace(demo_portrait, image=image, alpha=(radius < 61).astype(np.float32))
-    darkest, brightest = color_range(portrait, depth_map, Edge.of(portrait))
+    darkest, brightest = color_range(portrait, depth_map, Edge.of(portrait, depth_map.outline.bare))
     assert (darkest <= brightest).all()
     assert brightest[radius < 55].min() == 1 and darkest[radius < 55].max() == 0
     assert brightest[(radius > 60) & (radius < 61)].max() < 0.4  # as dark as the disc, not as the wall
+    soft = replace(portrait, alpha=np.clip((72 - radius) / 12, 0, 1).astype(np.float32))
+    far = (radius > 67) & (radius < 71)
+    for bare in (True, False):  # beyond that hair may be loose, skin not
+        _, brightest = color_range(soft, depth_map, Edge.of(soft, np.full(radius.shape, bare)))
+        assert brightest[far].max() < 0.4 if bare else brightest[far].min() == 1
 
 
 def test_skin_seen_at_a_grazing_angle_is_not_sharpened_beyond_its_surroundings(demo_portrait, demo_points):
     """Contrast of single pixels there turned into grain on cheeks and stubble."""
-    darkest, brightest = color_range(demo_portrait, demo_points.depth_map, Edge.of(demo_portrait))
+    depth_map = demo_points.depth_map
+    darkest, brightest = color_range(demo_portrait, depth_map, Edge.of(demo_portrait, depth_map.outline.bare))
     solid = demo_portrait.alpha > 0.99
     facing = -demo_points.depth_map.normals[..., 2]
     solid[int(demo_portrait.landmarks[152, 1]) :] = False

@@ -217,7 +217,7 @@ def test_a_bald_heads_edge_has_no_tint_of_the_background(demo_points):
     outline = replace(demo_points.depth_map.outline, hair=np.full_like(demo_points.depth_map.outline.hair, 40))
     depth_map = replace(demo_points.depth_map, outline=outline)
     points = replace(demo_points, portrait=portrait, depth_map=depth_map)
-    tints = edge_tints(portrait, depth_map, Edge.of(portrait))
+    tints = edge_tints(portrait, depth_map, Edge.of(portrait, depth_map.outline.bare))
     visible = predict_visible(MGGTalkModel(), points).points
     rows, columns = visible.pixels.clip(0).T
     at_edge = (visible.origin == VISIBLE) & (tints.number[rows, columns] >= 0)

@@ -36,13 +36,13 @@ class Edge:
     nearest: np.ndarray  # (2, n) row and column of the nearest solid pixel to each, in their order
 
     @staticmethod
-    def of(portrait: Portrait) -> Edge:
-        """The edge by the portrait's mask."""
+    def of(portrait: Portrait, bare: np.ndarray) -> Edge:
+        """The edge by the portrait's mask, all of it where the person is `bare` (S, S) bool: skin has no loose hair."""
         size = len(portrait.image)
         solid = portrait.alpha > SOLID_ALPHA
         solid = binary_erosion(solid, iterations=max(1, round(EDGE_WIDTH * size)), border_value=1)
         distance, nearest = distance_transform_edt(~solid, return_indices=True)
-        pixels = (distance > 0) & (distance < EDGE_REACH * size)
+        pixels = (distance > 0) & ((distance < EDGE_REACH * size) | bare[tuple(nearest)])
         return Edge(solid, pixels, nearest[:, pixels])
 
 

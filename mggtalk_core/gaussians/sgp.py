@@ -71,7 +71,7 @@ def _reproduce_photo(seen: PointCloud) -> tuple[np.ndarray, np.ndarray]:
     low, high = COLOR_TRUST
     color_step = SHARPENING_STEP * np.clip((alpha - low) / (high - low), 0, 1)[:, None]
     soft = seen.opacities < MAX_OPACITY  # elsewhere the surface is solid, whatever the mask says
-    edge = Edge.of(portrait)
+    edge = Edge.of(portrait, seen.depth_map.outline.bare)
     darkest, brightest = (bound[rows, columns] for bound in color_range(portrait, seen.depth_map, edge))
     tints = edge_tints(portrait, seen.depth_map, edge)
     number = tints.number[rows, columns]
