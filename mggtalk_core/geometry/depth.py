@@ -43,9 +43,6 @@ LIPS_SIZE = 512
 CLOSED_MOUTHS = ({}, {"jawOpen": 0.7}, {"mouthFunnel": 0.7}, {"mouthPucker": 0.7})
 """Actions, from the face at rest, that make the mouth narrower than a smile."""
 
-CURVED = 3.0
-"""Ratio of the depth differences to both neighbours up to which they are one surface: 2.4 beside the limb of a ball."""
-
 SOLVE_SIZE = 128
 """Grid side on which the silhouette is rounded: it is smooth, so it needs no more."""
 
@@ -150,8 +147,7 @@ def pixel_tangents(depth: np.ndarray, K: np.ndarray, max_slope: np.ndarray) -> t
     """Surface vectors (S, S, 3) m spanned by one pixel step along columns and along rows, camera frame.
 
     d/du of ray(u, v) * depth(u, v). Gradients are minmod-limited (the smaller one-sided difference), so that a surfel
-    beside a depth step lies on its own surface instead of bridging the step, unless both differ by no more than on a
-    surface that curves away from view: there surfels have to meet. They are capped to `max_slope` (S, S) times the
+    beside a depth step lies on its own surface instead of bridging the step; and capped to `max_slope` (S, S) times the
     pixel's footprint.
     """
     size = depth.shape[0]
@@ -163,17 +159,15 @@ def pixel_tangents(depth: np.ndarray, K: np.ndarray, max_slope: np.ndarray) -> t
         [np.broadcast_to(columns, depth.shape), np.broadcast_to(rows[:, None], depth.shape), np.ones_like(depth)], -1
     )
 
-    def slope(axis: int) -> np.ndarray:
+    def minmod(axis: int) -> np.ndarray:
         before = np.diff(depth, axis=axis, prepend=np.take(depth, [0], axis=axis))
         after = np.diff(depth, axis=axis, append=np.take(depth, [-1], axis=axis))
-        smaller = np.where(np.abs(before) < np.abs(after), before, after)
-        curved = np.abs(before + after - smaller) < CURVED * np.abs(smaller)  # the larger one, if both have one sign
-        limited = np.where(curved & (before * after > 0), 0.5 * (before + after), smaller)
-        return np.clip(limited, -max_slope * footprint, max_slope * footprint)
+        slope = np.where(np.abs(before) < np.abs(after), before, after)
+        return np.clip(slope, -max_slope * footprint, max_slope * footprint)
 
-    along_columns = ray * slope(1)[..., None]
+    along_columns = ray * minmod(1)[..., None]
     along_columns[..., 0] += footprint
-    along_rows = ray * slope(0)[..., None]
+    along_rows = ray * minmod(0)[..., None]
     along_rows[..., 1] += footprint
     return along_columns, along_rows
 
