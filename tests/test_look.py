@@ -11,7 +11,7 @@ from mggtalk_core.assets import DEMO_PORTRAIT
 from mggtalk_core.gaussians.deformation import pose_weight_gradient
 from mggtalk_core.gaussians.edge_colors import Edge, edge_tints
 from mggtalk_core.gaussians.light import Relighter
-from mggtalk_core.gaussians.sgp import _in_the_photos_shades, predict_invisible, predict_visible
+from mggtalk_core.gaussians.sgp import _as_varied_as_nearby, _in_the_photos_shades, predict_invisible, predict_visible
 from mggtalk_core.geometry.binding import polygon_mask, rows_of_teeth
 from mggtalk_core.geometry.border import cut_columns
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
@@ -74,14 +74,22 @@ def test_the_gradient_of_the_pose_weight_is_its_derivative():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_hidden_hair_has_the_photos_shades(demo_points, channels):
     """What a network makes of hidden hair is grey on a grey photo, and untouched where the photo has all colours."""
-    hidden, seen = demo_points.origin == INTERIOR, demo_points.origin == VISIBLE
-    prior = np.full_like(demo_points.colors, 0.6)
-    decoded = prior.copy()
-    decoded[seen] += np.random.default_rng(0).normal(0, 0.15, (seen.sum(), channels)).astype(np.float32)
-    decoded[hidden] = [0.3, 0.4, 0.8]
-    kept = _in_the_photos_shades(replace(demo_points, colors=decoded), hidden, prior).colors[hidden]
-    expected = [0.5, 0.5, 0.5] if channels == 1 else [0.3, 0.4, 0.8]
-    np.testing.assert_allclose(kept, np.broadcast_to(expected, kept.shape), atol=0.01)
+    seen = demo_points.origin == VISIBLE
+    colors = np.full_like(demo_points.colors, 0.6)
+    colors[seen] += np.random.default_rng(0).normal(0, 0.15, (seen.sum(), channels)).astype(np.float32)
+    change = np.float32([[-0.3, -0.2, 0.2]])
+    kept = _in_the_photos_shades(replace(demo_points, colors=colors), change)
+    np.testing.assert_allclose(kept, [[-0.1] * 3] if channels == 1 else change, atol=0.01)
+
+
+def test_lids_and_lips_stay_near_the_photos_colours(demo_points):
+    folded = demo_points.positions[:5]
+    wild = np.float32([[-0.3, -0.2, 0.4]]).repeat(5, 0)
+    alike = replace(demo_points, colors=np.full_like(demo_points.colors, 0.6))
+    assert np.linalg.norm(_as_varied_as_nearby(alike, folded, wild), axis=1).max() < 0.016
+    speckled = np.random.default_rng(0).normal(0.6, 0.15, demo_points.colors.shape).astype(np.float32)
+    kept = _as_varied_as_nearby(replace(demo_points, colors=speckled), folded, wild)
+    assert 0.1 < np.linalg.norm(kept, axis=1).mean() < 0.4
 
 
 def test_nothing_is_added_above_a_head_that_is_whole(demo_points):

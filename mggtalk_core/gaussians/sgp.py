@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import nn
 
 from ..geometry.blocks import block_means
@@ -163,13 +164,17 @@ def _decode_hidden(model: MGGTalkModel, points: PointCloud, normals: np.ndarray,
         inputs.directions[None].to(model.device),
     )  # fmt: skip
     # Mouth and eyes keep the prior's colours: what was learned there is an average of teeth, tongue and dark, which
-    # scores better (+0.8 dB on real mouths) and looks like a grey plug. So do parts of lids and lips that unfold: no
-    # picture from another side shows them, so nothing was learned there.
-    folded = (points.origin == INTERIOR) & unfolding(points.portrait.vertices, head)[points.faces]
-    outer = (head.outer_skin[points.faces] & ~folded)[hidden]
+    # scores better (+0.8 dB on real mouths) and looks like a grey plug.
+    outer = head.outer_skin[points.faces[hidden]]
     decoded = apply_residual(points, hidden, residual.cpu().where(torch.from_numpy(outer)))
     hidden[hidden] = outer & (decoded.colors[hidden] != points.colors[hidden]).any(1)
-    return _in_the_photos_shades(decoded, hidden, points.colors)
+    change = _in_the_photos_shades(points, decoded.colors[hidden] - points.colors[hidden])
+    # The parts of lids and lips that unfold are in no picture from another side: what was learned there counts half.
+    folded = (points.origin[hidden] == INTERIOR) & unfolding(points.portrait.vertices, head)[points.faces[hidden]]
+    change[folded] = 0.5 * _as_varied_as_nearby(points, points.positions[hidden][folded], change[folded])
+    colors = points.colors.copy()
+    colors[hidden] = (colors[hidden] + change).clip(0, 1)
+    return replace(decoded, colors=colors)
 
 
 @torch.no_grad()
@@ -184,18 +189,29 @@ def _toned_mouth(model: MGGTalkModel, points: PointCloud, head: HeadModel) -> Po
 SHADES_SHARE, SHADES_MARGIN = 16, 0.015
 """One in so many visible points is asked for its colour, and how far from each other these are at least taken to be."""
 
+NEARBY_COUNT = 16
+"""So many of them, the nearest, tell how much the photo's colours vary somewhere."""
 
-def _in_the_photos_shades(points: PointCloud, chosen: np.ndarray, prior: np.ndarray) -> PointCloud:
-    """Chosen points (N,) bool changed from their prior colours (N, 3) only in directions in which the photo's differ.
 
-    A grey photo stays grey, a sepia one brown.
-    """
-    shown = np.flatnonzero((points.origin == VISIBLE) & (points.pose_weight > 0.5))[::SHADES_SHARE]
-    shades = np.cov(points.colors[shown], rowvar=False)
+def _shown(points: PointCloud) -> np.ndarray:
+    """Indices (m,) of some of the points that the photo shows of the head."""
+    return np.flatnonzero((points.origin == VISIBLE) & (points.pose_weight > 0.5))[::SHADES_SHARE]
+
+
+def _in_the_photos_shades(points: PointCloud, change: np.ndarray) -> np.ndarray:
+    """Changes of colour (n, 3) without what lies in directions the photo's colours don't have: grey stays grey."""
+    shades = np.cov(points.colors[_shown(points)], rowvar=False)
     among_shades = shades @ np.linalg.inv(shades + SHADES_MARGIN**2 * np.eye(3))
-    colors = points.colors.copy()
-    colors[chosen] = prior[chosen] + (points.colors[chosen] - prior[chosen]) @ among_shades.T.astype(np.float32)
-    return replace(points, colors=colors.clip(0, 1))
+    return change @ among_shades.T.astype(np.float32)
+
+
+def _as_varied_as_nearby(points: PointCloud, positions: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """Changes of colour (n, 3) at positions (n, 3) m no larger than the photo's colours vary near there."""
+    shown = _shown(points)
+    count = range(1, min(NEARBY_COUNT, len(shown)) + 1)
+    _, near = cKDTree(points.positions[shown]).query(positions, k=count, workers=-1)
+    spread = np.sqrt(points.colors[shown[near]].var(1).sum(1, keepdims=True)) + SHADES_MARGIN
+    return change * (spread / np.maximum(np.linalg.norm(change, axis=1, keepdims=True), spread))
 
 
 @torch.no_grad()
