@@ -211,8 +211,8 @@ def test_splats_at_the_edge_have_colours_of_the_person(demo_portrait, demo_point
     assert (darkest <= brightest).all()
     assert brightest[radius < 55].min() == 1 and darkest[radius < 55].max() == 0
     assert brightest[(radius > 60) & (radius < 61)].max() < 0.4  # as dark as the disc, not as the wall
-    soft = replace(portrait, alpha=np.clip((72 - radius) / 12, 0, 1).astype(np.float32))
-    far = (radius > 67) & (radius < 71)
+    soft = replace(portrait, alpha=np.clip((66 - radius) / 6, 0, 1).astype(np.float32))
+    far = (radius > 62) & (radius < 63)
     for bare in (True, False):  # beyond that hair may be loose, skin not
         _, brightest = color_range(soft, depth_map, Edge.of(soft, np.full(radius.shape, bare)))
         assert brightest[far].max() < 0.4 if bare else brightest[far].min() == 1

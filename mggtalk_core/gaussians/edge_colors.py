@@ -15,6 +15,9 @@ EDGE_WIDTH, EDGE_REACH, EDGE_LOOK, EDGE_MARGIN = 1 / 170, 1 / 100, 1 / 64, 0.05
 guesses), and how far around those inside of it are looked at, in crop sides; and how much darker or brighter than those
 an edge's colour may be."""
 
+BESIDE_SKIN = 2.0
+"""So many times farther it holds beside bare skin; all the way there would dim long hair beside a face."""
+
 ENOUGH_PIXELS = 512
 """Pixels per side, about, that are asked how dark and bright a person is near the edge."""
 
@@ -37,12 +40,13 @@ class Edge:
 
     @staticmethod
     def of(portrait: Portrait, bare: np.ndarray) -> Edge:
-        """The edge by the portrait's mask, all of it where the person is `bare` (S, S) bool: skin has no loose hair."""
+        """The edge by the portrait's mask, wider where the person is `bare` (S, S) bool: skin has no loose hair."""
         size = len(portrait.image)
         solid = portrait.alpha > SOLID_ALPHA
         solid = binary_erosion(solid, iterations=max(1, round(EDGE_WIDTH * size)), border_value=1)
         distance, nearest = distance_transform_edt(~solid, return_indices=True)
-        pixels = (distance > 0) & ((distance < EDGE_REACH * size) | bare[tuple(nearest)])
+        reach = EDGE_REACH * size * np.where(bare[tuple(nearest)], BESIDE_SKIN, 1)
+        pixels = (distance > 0) & (distance < reach)
         return Edge(solid, pixels, nearest[:, pixels])
 
 
