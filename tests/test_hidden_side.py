@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import shared_data
 from scipy.ndimage import distance_transform_edt
+from scipy.spatial import cKDTree
 
 from mggtalk_core.assets import DEMO_PORTRAIT
 from mggtalk_core.gaussians.edge_colors import Edge, color_range
@@ -22,6 +23,7 @@ from mggtalk_core.geometry.scalp import (
     onto_scalp,
     outline_pixels,
 )
+from mggtalk_core.geometry.symmetry import in_free_space, select
 from mggtalk_core.headmodel.model import load_head_model
 from mggtalk_core.media.image import read_photo
 from mggtalk_core.pipeline import build_head
@@ -227,6 +229,22 @@ def test_skin_seen_at_a_grazing_angle_is_not_sharpened_beyond_its_surroundings(d
     solid[int(demo_portrait.landmarks[152, 1]) :] = False
     room = (brightest - darkest).mean(-1)
     assert room[solid & (facing > 0.6)].mean() > 0.9 and room[solid & (facing < 0.4)].mean() < 0.5
+
+
+def test_a_second_layer_lies_behind_skin_seen_at_a_grazing_angle(demo_portrait, demo_points):
+    """Without it one looks between a turned cheek's pixels into the head."""
+    head, camera = load_head_model(), demo_portrait.camera
+    seen = np.unique(demo_points.depth_map.face[demo_points.depth_map.distance == 0])
+    interior = select(demo_points, (demo_points.origin == INTERIOR) & head.outer_skin[demo_points.faces])
+    layer = select(interior, np.isin(interior.faces, seen))
+    visible = demo_points.positions[demo_points.origin == VISIBLE]
+    behind, _ = cKDTree(visible).query(layer.positions)
+    assert (behind < 0.004).sum() > 300  # the others lie under hair
+    corners = demo_portrait.vertices[head.faces[layer.faces]]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    facing = np.abs(normals @ camera.viewmat[2, :3]) / np.linalg.norm(normals, axis=1)
+    assert facing.max() < 0.5
+    assert in_free_space(layer.positions, demo_points, 0.001).all()  # never before what the photo shows
 
 
 def test_light_does_not_darken_what_faces_away(demo_points):
