@@ -169,9 +169,12 @@ def _decode_hidden(model: MGGTalkModel, points: PointCloud, normals: np.ndarray,
     decoded = apply_residual(points, hidden, residual.cpu().where(torch.from_numpy(outer)))
     hidden[hidden] = outer & (decoded.colors[hidden] != points.colors[hidden]).any(1)
     change = _in_the_photos_shades(points, decoded.colors[hidden] - points.colors[hidden])
+    small, distance = _as_varied_as_nearby(points, points.positions[hidden], change)
+    # Beside what the photo shows a step in colour would draw the old outline.
+    change = small + (change - small) * ((distance - BESIDE[0]) / (BESIDE[1] - BESIDE[0])).clip(0, 1)[:, None]
     # The parts of lids and lips that unfold are in no picture from another side: little was learned there.
     folded = (points.origin[hidden] == INTERIOR) & unfolding(points.portrait.vertices, head)[points.faces[hidden]]
-    change[folded] = FOLDED_SHARE * _as_varied_as_nearby(points, points.positions[hidden][folded], change[folded])
+    change[folded] = FOLDED_SHARE * small[folded]
     colors = points.colors.copy()
     colors[hidden] = (colors[hidden] + change).clip(0, 1)
     return replace(decoded, colors=colors)
@@ -192,6 +195,9 @@ SHADES_SHARE, SHADES_MARGIN = 16, 0.015
 NEARBY_COUNT = 16
 """So many of them, the nearest, tell how much the photo's colours vary somewhere."""
 
+BESIDE = (0.006, 0.016)
+"""Distances, metres, from what the photo shows between which what was learned becomes free of that."""
+
 FOLDED_SHARE = 0.5
 """How much of what was learned counts in the folds of lids and lips: it lightens the inside of closed lips, which is
 right without make-up (.3 dB of the mouth on two development clips) and wrong with it."""
@@ -209,13 +215,17 @@ def _in_the_photos_shades(points: PointCloud, change: np.ndarray) -> np.ndarray:
     return change @ among_shades.T.astype(np.float32)
 
 
-def _as_varied_as_nearby(points: PointCloud, positions: np.ndarray, change: np.ndarray) -> np.ndarray:
-    """Changes of colour (n, 3) at positions (n, 3) m no larger than the photo's colours vary near there."""
+def _as_varied_as_nearby(
+    points: PointCloud, positions: np.ndarray, change: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Changes of colour (n, 3) at positions (n, 3) m no larger than the photo's colours vary near there, and how far
+    (n,) m what it shows is."""
     shown = _shown(points)
     count = range(1, min(NEARBY_COUNT, len(shown)) + 1)
-    _, near = cKDTree(points.positions[shown]).query(positions, k=count, workers=-1)
+    distance, near = cKDTree(points.positions[shown]).query(positions, k=count, workers=-1)
     spread = np.sqrt(points.colors[shown[near]].var(1).sum(1, keepdims=True)) + SHADES_MARGIN
-    return change * (spread / np.maximum(np.linalg.norm(change, axis=1, keepdims=True), spread))
+    small = change * (spread / np.maximum(np.linalg.norm(change, axis=1, keepdims=True), spread))
+    return small, distance[:, 0]
 
 
 @torch.no_grad()
