@@ -8,10 +8,11 @@ import torch
 from scipy.ndimage import binary_closing, binary_erosion, gaussian_filter, label
 
 from mggtalk_core.assets import DEMO_PORTRAIT
+from mggtalk_core.gaussians.color_bounds import as_varied_as_nearby, in_the_photos_shades
 from mggtalk_core.gaussians.deformation import pose_weight_gradient
 from mggtalk_core.gaussians.edge_colors import Edge, edge_tints
 from mggtalk_core.gaussians.light import Relighter
-from mggtalk_core.gaussians.sgp import _as_varied_as_nearby, _in_the_photos_shades, predict_invisible, predict_visible
+from mggtalk_core.gaussians.sgp import predict_invisible, predict_visible
 from mggtalk_core.geometry.binding import polygon_mask, rows_of_teeth
 from mggtalk_core.geometry.border import cut_columns
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
@@ -78,18 +79,18 @@ def test_hidden_hair_has_the_photos_shades(demo_points, channels):
     colors = np.full_like(demo_points.colors, 0.6)
     colors[seen] += np.random.default_rng(0).normal(0, 0.15, (seen.sum(), channels)).astype(np.float32)
     change = np.float32([[-0.3, -0.2, 0.2]])
-    kept = _in_the_photos_shades(replace(demo_points, colors=colors), change)
+    kept = in_the_photos_shades(colors[seen], change)
     np.testing.assert_allclose(kept, [[-0.1] * 3] if channels == 1 else change, atol=0.01)
 
 
 def test_what_lies_beside_the_photos_colours_stays_near_them(demo_points):
-    beside = demo_points.positions[:5]
+    beside, shown = demo_points.positions[:5], np.flatnonzero(demo_points.origin == VISIBLE)[::16]
     wild = np.float32([[-0.3, -0.2, 0.4]]).repeat(5, 0)
     alike = replace(demo_points, colors=np.full_like(demo_points.colors, 0.6))
-    small, distance = _as_varied_as_nearby(alike, beside, wild)
+    small, distance = as_varied_as_nearby(alike, shown, beside, wild)
     assert np.linalg.norm(small, axis=1).max() < 0.016 and distance.max() < 0.02
     speckled = np.random.default_rng(0).normal(0.6, 0.15, demo_points.colors.shape).astype(np.float32)
-    kept, _ = _as_varied_as_nearby(replace(demo_points, colors=speckled), beside, wild)
+    kept, _ = as_varied_as_nearby(replace(demo_points, colors=speckled), shown, beside, wild)
     assert 0.1 < np.linalg.norm(kept, axis=1).mean() < 0.4
 
 

@@ -6,11 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import nn
 
 from ..geometry.blocks import block_means
-from ..geometry.interior import unfolding
 from ..geometry.surfels import MAX_OPACITY
 from ..geometry.symmetry import select
 from ..headmodel.model import HeadModel, load_head_model
@@ -18,6 +16,7 @@ from ..headmodel.personal import personal_expression_basis
 from ..model import MGGTalkModel
 from ..rendering.rasterizer import render
 from ..types import INTERIOR, VISIBLE, PointCloud
+from .color_bounds import bounded_change
 from .decoders import apply_residual, hidden_inputs, mouth_part, toned, visible_inputs
 from .densify import add_children, parent_inputs
 from .edge_colors import Edge, color_range, edge_tints
@@ -168,13 +167,7 @@ def _decode_hidden(model: MGGTalkModel, points: PointCloud, normals: np.ndarray,
     outer = head.outer_skin[points.faces[hidden]]
     decoded = apply_residual(points, hidden, residual.cpu().where(torch.from_numpy(outer)))
     hidden[hidden] = outer & (decoded.colors[hidden] != points.colors[hidden]).any(1)
-    change = _in_the_photos_shades(points, decoded.colors[hidden] - points.colors[hidden])
-    small, distance = _as_varied_as_nearby(points, points.positions[hidden], change)
-    # Beside what the photo shows a step in colour would draw the old outline.
-    change = small + (change - small) * ((distance - BESIDE[0]) / (BESIDE[1] - BESIDE[0])).clip(0, 1)[:, None]
-    # The parts of lids and lips that unfold are in no picture from another side: little was learned there.
-    folded = (points.origin[hidden] == INTERIOR) & unfolding(points.portrait.vertices, head)[points.faces[hidden]]
-    change[folded] = FOLDED_SHARE * small[folded]
+    change = bounded_change(points, hidden, decoded.colors[hidden] - points.colors[hidden], head)
     colors = points.colors.copy()
     colors[hidden] = (colors[hidden] + change).clip(0, 1)
     return replace(decoded, colors=colors)
@@ -187,45 +180,6 @@ def _toned_mouth(model: MGGTalkModel, points: PointCloud, head: HeadModel) -> Po
     part = np.where(points.origin == VISIBLE, -1, mouth_part(points.faces, head))
     colors = toned(torch.from_numpy(points.colors), torch.from_numpy(part), model.mouth_tone(code).cpu())
     return replace(points, colors=colors.clamp(0, 1).numpy())
-
-
-SHADES_SHARE, SHADES_MARGIN = 16, 0.015
-"""One in so many visible points is asked for its colour, and how far from each other these are at least taken to be."""
-
-NEARBY_COUNT = 16
-"""So many of them, the nearest, tell how much the photo's colours vary somewhere."""
-
-BESIDE = (0.006, 0.016)
-"""Distances, metres, from what the photo shows between which what was learned becomes free of that."""
-
-FOLDED_SHARE = 0.5
-"""How much of what was learned counts in the folds of lids and lips: it lightens the inside of closed lips, which is
-right without make-up (.3 dB of the mouth on two development clips) and wrong with it."""
-
-
-def _shown(points: PointCloud) -> np.ndarray:
-    """Indices (m,) of some of the points that the photo shows of the head."""
-    return np.flatnonzero((points.origin == VISIBLE) & (points.pose_weight > 0.5))[::SHADES_SHARE]
-
-
-def _in_the_photos_shades(points: PointCloud, change: np.ndarray) -> np.ndarray:
-    """Changes of colour (n, 3) without what lies in directions the photo's colours don't have: grey stays grey."""
-    shades = np.cov(points.colors[_shown(points)], rowvar=False)
-    among_shades = shades @ np.linalg.inv(shades + SHADES_MARGIN**2 * np.eye(3))
-    return change @ among_shades.T.astype(np.float32)
-
-
-def _as_varied_as_nearby(
-    points: PointCloud, positions: np.ndarray, change: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Changes of colour (n, 3) at positions (n, 3) m no larger than the photo's colours vary near there, and how far
-    (n,) m what it shows is."""
-    shown = _shown(points)
-    count = range(1, min(NEARBY_COUNT, len(shown)) + 1)
-    distance, near = cKDTree(points.positions[shown]).query(positions, k=count, workers=-1)
-    spread = np.sqrt(points.colors[shown[near]].var(1).sum(1, keepdims=True)) + SHADES_MARGIN
-    small = change * (spread / np.maximum(np.linalg.norm(change, axis=1, keepdims=True), spread))
-    return small, distance[:, 0]
 
 
 @torch.no_grad()
