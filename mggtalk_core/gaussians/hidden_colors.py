@@ -58,6 +58,10 @@ the photo must show: around the neck goes what it shows in the middle, not the c
 AROUND_NECK = (0.3, 3.0, 0.3)
 """A neck's colours are looked up at the same height rather than near."""
 
+BEHIND_EAR, EAR_NEIGHBOURS = (0.02, 0.03), 32
+"""So near to the hidden halves of ears, metres, hidden surface goes over into the colour of what lies so much farther
+behind, and of so many points there: few would make streaks."""
+
 INNER_MOUTH = np.array([1.0, 0.8, 0.78], np.float32)
 """Tint of the mouth's inside against the lips. What MouthTone learned on clips was about the same for everyone: an
 inside 1.6 times as bright as lips in deep shade, which near the lips is their inner side."""
@@ -104,6 +108,28 @@ def hidden_colors(points: PointCloud, hidden: np.ndarray, head: HeadModel) -> np
     surface = (part == SKIN) & ~cavity
     colors[surface] = _skin_colors(points, positions[surface], head)
     return colors.clip(0, 1)
+
+
+def behind_ears(points: PointCloud, head: HeadModel) -> np.ndarray:
+    """Colours (N, 3) with those of hidden surface behind the ears like the hair, or skin, that follows farther behind.
+
+    What the network makes of these places is the mean of ear and hair: a pale patch on dark-haired people.
+    """
+    hidden = (points.origin == INTERIOR) & head.outer_skin[points.faces]
+    of_ears = hidden & head.ears[head.faces[points.faces]].any(1)
+    colors = points.colors.copy()
+    if not of_ears.any():
+        return colors
+    ears = points.positions[of_ears]
+    distance, nearest = cKDTree(ears).query(points.positions, distance_upper_bound=BEHIND_EAR[0], workers=-1)
+    beside = hidden & np.isfinite(distance)
+    beside[beside] = points.positions[beside, 2] >= ears[nearest[beside], 2]
+    around = np.flatnonzero(hidden & ~beside)
+    farther = points.positions[beside] + [0, 0, BEHIND_EAR[1]]
+    _, nearest = cKDTree(points.positions[around]).query(farther, k=EAR_NEIGHBOURS, workers=-1)
+    amount = 1 - smoothstep(distance[beside, None] / BEHIND_EAR[0])
+    colors[beside] += amount * (points.colors[around[nearest]].mean(1) - colors[beside])
+    return colors
 
 
 def _row_of_teeth(

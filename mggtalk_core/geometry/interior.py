@@ -46,6 +46,9 @@ GRAZING, BACKING = 0.4, 0.002
 """Where the photo sees skin at a grazing angle (cosine) its pixels are far apart on a turned head: so far behind it,
 metres, lies a second layer, or one would look through it into the head."""
 
+EAR_RELIEF = 0.1
+"""How much of their height above the skull is left of the hidden halves of ears."""
+
 SPREAD = 0.76
 """Standard deviation of a surfel in units of the spacing: points spread by area lie up to 1.7 times farther apart."""
 
@@ -59,7 +62,7 @@ NECK_HALF_WIDTH = 0.065
 def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> PointCloud:
     """Points on head-model surface that no pixel shows; colours are left to the decoder (black here)."""
     outline = points.depth_map.outline
-    vertices = points.portrait.vertices + hair_thickness(points.portrait, outline, head)
+    vertices = flat_ears(points.portrait.vertices + hair_thickness(points.portrait, outline, head), head)
     seen = np.zeros(len(head.faces), bool)
     on_model = points.depth_map.distance == 0
     seen[np.unique(points.depth_map.face[on_model & (points.depth_map.face >= 0)])] = True
@@ -116,6 +119,22 @@ def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> 
         portrait=points.portrait,
         depth_map=points.depth_map,
     )
+
+
+def flat_ears(vertices: np.ndarray, head: HeadModel) -> np.ndarray:
+    """A head's vertices (V, 3) m, canonical, with its ears laid against the skull.
+
+    Of an ear the photo shows, or mirrors, the half that it sees; that is never quite where the head model's is, whose
+    other half would come into view behind it as a second ear.
+    """
+    flat = vertices.copy()
+    for side in (-1, 1):
+        ear = head.ears & (side * head.mean[:, 0] > 0)
+        around = np.unique(head.faces[ear[head.faces].any(1)])
+        skull = np.abs(vertices[around[~ear[around]], 0]).mean()
+        width = np.abs(vertices[ear, 0])
+        flat[ear, 0] = side * np.minimum(width, skull + EAR_RELIEF * (width - skull))
+    return flat
 
 
 def unfolding(vertices: np.ndarray, head: HeadModel) -> np.ndarray:
