@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sparse
-from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, gaussian_filter, label, zoom
+from scipy.ndimage import (
+    binary_dilation,
+    binary_erosion,
+    binary_opening,
+    binary_propagation,
+    distance_transform_edt,
+    gaussian_filter,
+    label,
+    zoom,
+)
 from scipy.sparse.linalg import spsolve
+from scipy.spatial import ConvexHull
 
 from ..headmodel.arkit import ARKIT_INDEX
 from ..headmodel.landmarks import OVAL
@@ -21,6 +31,9 @@ GRAZING = 0.3
 
 OUTLINE_GROWTH = 1.04
 """The tracked face outline lies a little inside the face's edge."""
+
+PROFILE_WIDTH = 1 / 32
+"""Narrower than this, crop sides, what landmarks have beyond the oval is no profile but the oval's own inexactness."""
 
 NECK_HALF_WIDTH = 0.045
 """The neck is taken to be bare this far to both sides of its middle, metres."""
@@ -65,6 +78,11 @@ def head_prior_depth(portrait: Portrait) -> DepthMap:
     known = on_model & person & (facing > GRAZING) & binary_erosion(on_model, np.ones((5, 5)))
     known &= _bare(portrait, head, face, barycentric)
     known &= _bare_pieces(known, portrait.image)
+    # A face in profile ends where the head model does, not in the plane of the ears: nothing lies behind its outline.
+    profile = _profile(portrait) & person
+    known |= profile & on_model
+    head_depth = np.where(profile, _continued(head_depth, known), head_depth)
+    known |= profile
 
     outline_depth = portrait.camera.viewmat[2, 3] + SILHOUETTE_DEPTH
     rise = np.where(known, np.maximum(outline_depth - np.where(known, head_depth, outline_depth), 0) ** 2, 0.0)
@@ -183,11 +201,34 @@ def _bare(portrait: Portrait, head: HeadModel, face: np.ndarray, barycentric: np
     return _face_area(portrait) | neck
 
 
+def _profile(portrait: Portrait) -> np.ndarray:
+    """Pixels (S, S) bool of nose, lips and chin that a turned face shows against the background, beyond its oval."""
+    every = ConvexHull(portrait.landmarks).vertices
+    beyond = _outlined(portrait, every) & ~_oval(portrait)
+    wide = binary_opening(beyond, iterations=max(1, round(PROFILE_WIDTH / 2 * len(beyond))))
+    return binary_propagation(wide, mask=beyond)
+
+
 def _face_area(portrait: Portrait) -> np.ndarray:
-    """Pixels (S, S) bool inside the landmarks' outline of the face, a little grown."""
-    outline = portrait.landmarks[list(OVAL)]
-    centre = outline.mean(0)
-    return polygon_mask(centre + (outline - centre) * OUTLINE_GROWTH, portrait.image.shape[0])
+    """Pixels (S, S) bool inside the landmarks' outline of the face, also of one in profile."""
+    return _oval(portrait) | _profile(portrait)
+
+
+def _oval(portrait: Portrait) -> np.ndarray:
+    return _outlined(portrait, np.array(OVAL))
+
+
+def _outlined(portrait: Portrait, outline: np.ndarray) -> np.ndarray:
+    """Pixels (S, S) bool inside an outline of some landmarks (n,), a little grown."""
+    centre = portrait.landmarks[list(OVAL)].mean(0)
+    grown = centre + (portrait.landmarks[outline] - centre) * OUTLINE_GROWTH
+    return polygon_mask(grown, portrait.image.shape[0])
+
+
+def _continued(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Values (S, S) with those that are not known like the nearest that are."""
+    rows, columns = distance_transform_edt(~known, return_distances=False, return_indices=True)
+    return values[rows, columns]
 
 
 def _person(portrait: Portrait, head: HeadModel, face: np.ndarray) -> np.ndarray:
