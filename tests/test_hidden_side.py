@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 
 from mggtalk_core.assets import DEMO_PORTRAIT
 from mggtalk_core.gaussians.edge_colors import Edge, color_range
-from mggtalk_core.gaussians.hidden_colors import _continued_hair, hidden_colors
+from mggtalk_core.gaussians.hidden_colors import _continued_hair, behind_ears, hidden_colors
 from mggtalk_core.gaussians.light import lit_normals
 from mggtalk_core.geometry.interior import within_outline
 from mggtalk_core.geometry.projection import project, to_camera, to_canonical
@@ -258,3 +258,24 @@ def test_light_does_not_darken_what_faces_away(demo_points):
 def test_crops_of_odd_sizes_work():
     """Ears and hair are looked up on coarser grids, which need not divide the crop."""
     assert len(build_head(read_photo(DEMO_PORTRAIT), size=301))
+
+
+def test_no_second_ear_lies_behind_the_photos(demo_points):
+    """The hidden half of the head model's ear came into view as a second one, and pale."""
+    head = load_head_model()
+    hidden = (demo_points.origin == INTERIOR) & head.ears[head.faces[demo_points.faces]].all(1)
+    assert hidden.sum() > 50
+    skull = np.abs(demo_points.portrait.vertices[head.ears, 0]).min()
+    tips = np.abs(demo_points.portrait.vertices[head.ears, 0]).max()
+    assert np.abs(demo_points.positions[hidden, 0]).max() < skull + 0.6 * (tips - skull)
+
+
+def test_behind_the_ears_is_what_follows_farther_behind(demo_points):
+    head = load_head_model()
+    hair, ear = np.float32([0.1, 0.1, 0.1]), np.float32([0.9, 0.5, 0.5])
+    hidden = (demo_points.origin == INTERIOR) & head.outer_skin[demo_points.faces]
+    of_ears = hidden & head.ears[head.faces[demo_points.faces]].any(1)
+    painted = replace(demo_points, colors=np.where(of_ears[:, None], ear, hair))
+    colors = behind_ears(painted, head)
+    np.testing.assert_allclose(colors[of_ears], hair[None].repeat(of_ears.sum(), 0), atol=1e-6)
+    np.testing.assert_array_equal(colors[~hidden], painted.colors[~hidden])

@@ -6,18 +6,22 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import binary_closing, binary_erosion, gaussian_filter, label
+from scipy.spatial import cKDTree
 
 from mggtalk_core.assets import DEMO_PORTRAIT
-from mggtalk_core.gaussians.color_bounds import as_varied_as_nearby, in_the_photos_shades
+from mggtalk_core.gaussians.color_bounds import as_varied_as_nearby, in_the_photos_shades, without_texture
 from mggtalk_core.gaussians.deformation import pose_weight_gradient
 from mggtalk_core.gaussians.edge_colors import Edge, edge_tints
+from mggtalk_core.gaussians.hidden_colors import share_of_hair
 from mggtalk_core.gaussians.light import Relighter
 from mggtalk_core.gaussians.sgp import predict_invisible, predict_visible
 from mggtalk_core.geometry.binding import polygon_mask, rows_of_teeth
 from mggtalk_core.geometry.border import cut_columns
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
 from mggtalk_core.geometry.interior import mouth_centre
+from mggtalk_core.geometry.mesh_raster import rasterize_mesh
 from mggtalk_core.geometry.pose_weights import head_pose_weight
+from mggtalk_core.geometry.projection import project, to_camera
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
 from mggtalk_core.headmodel.landmarks import OVAL
 from mggtalk_core.headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, TONGUE, UPPER_TEETH, load_head_model
@@ -84,14 +88,28 @@ def test_hidden_hair_has_the_photos_shades(demo_points, channels):
 
 
 def test_what_lies_beside_the_photos_colours_stays_near_them(demo_points):
-    beside, shown = demo_points.positions[:5], np.flatnonzero(demo_points.origin == VISIBLE)[::16]
+    shown = np.flatnonzero(demo_points.origin == VISIBLE)[::16]
+    beside, tree = demo_points.positions[:5], cKDTree(demo_points.positions[shown])
     wild = np.float32([[-0.3, -0.2, 0.4]]).repeat(5, 0)
-    alike = replace(demo_points, colors=np.full_like(demo_points.colors, 0.6))
-    small, distance = as_varied_as_nearby(alike, shown, beside, wild)
-    assert np.linalg.norm(small, axis=1).max() < 0.016 and distance.max() < 0.02
-    speckled = np.random.default_rng(0).normal(0.6, 0.15, demo_points.colors.shape).astype(np.float32)
-    kept, _ = as_varied_as_nearby(replace(demo_points, colors=speckled), shown, beside, wild)
+    small = as_varied_as_nearby(np.full((len(shown), 3), 0.6, np.float32), tree, beside, wild)
+    assert np.linalg.norm(small, axis=1).max() < 0.016
+    speckled = np.random.default_rng(0).normal(0.6, 0.15, (len(shown), 3)).astype(np.float32)
+    kept = as_varied_as_nearby(speckled, tree, beside, wild)
     assert 0.1 < np.linalg.norm(kept, axis=1).mean() < 0.4
+
+
+def test_what_is_learned_of_hidden_hair_leaves_its_strands(demo_points):
+    """A tone for all of it changes it by just that; strand by strand nothing is taken away, as from a plastic cap."""
+    hidden = demo_points.origin != VISIBLE
+    hair = share_of_hair(demo_points, demo_points.positions[hidden]) * (demo_points.origin[hidden] == INTERIOR) > 0.99
+    assert hair.sum() > 2000
+    tone = np.float32([[0.1, -0.05, 0.2]]).repeat(hidden.sum(), 0)
+    np.testing.assert_allclose(without_texture(demo_points, hidden, tone), tone, atol=1e-6)
+    strands = np.random.default_rng(0).normal(0, 0.1, tone.shape).astype(np.float32)
+    changed = without_texture(demo_points, hidden, strands)
+    assert changed[hair].std() < 0.5 * strands[hair].std()
+    skin = share_of_hair(demo_points, demo_points.positions[hidden]) == 0
+    np.testing.assert_array_equal(changed[skin], strands[skin])
 
 
 def test_nothing_is_added_above_a_head_that_is_whole(demo_points):
@@ -209,6 +227,19 @@ def test_hair_over_an_ear_does_not_take_the_ears_shape():
     row = depth_map.depth[int(portrait.landmarks[4, 1])]  # at the nose's height
     for outward in (row[int(left) - 60 : int(left) + 8][::-1], row[int(right) - 8 : int(right) + 60]):
         assert np.nanmin(np.diff(outward)) > -0.0015  # farther and farther toward the outline, without a bulge
+
+
+def test_a_face_in_profile_keeps_its_nose():
+    """Beyond the landmarks' oval nose and lips once were hair: turned further, the face had no nose at all."""
+    portrait = analyze_portrait(read_photo(shared_data("dev/portraits/p10_man_side_view.jpg")), size=512)
+    depth_map = estimate_depth(portrait)
+    head = load_head_model()
+    points = project(to_camera(portrait.vertices, portrait.camera), portrait.camera)
+    depth, _, _ = rasterize_mesh(points, head.faces[head.outer_skin], 512, 512)
+    for landmark, allowed in ((4, 0.002), (6, 0.002), (0, 0.003), (17, 0.003), (199, 0.003)):  # nose, lips, chin
+        column, row = portrait.landmarks[landmark].astype(int)
+        column -= 3  # the outline itself
+        assert abs(depth_map.depth[row, column] - depth[row, column]) < allowed, landmark
 
 
 def test_no_shoulders_of_the_head_model_stand_out_of_the_clothes(demo_points):

@@ -8,6 +8,7 @@ from scipy.spatial import cKDTree
 from ..geometry.interior import unfolding
 from ..headmodel.model import HeadModel
 from ..types import INTERIOR, VISIBLE, PointCloud
+from .hidden_colors import share_of_hair
 
 SHADES_SHARE, SHADES_MARGIN = 16, 0.015
 """One in so many visible points is asked for its colour, and how far from each other these are at least taken to be."""
@@ -23,17 +24,42 @@ FOLDED_SHARE = 0.5
 right without make-up (.3 dB of the mouth on two development clips) and wrong with it."""
 
 
+TONE_SHARE, TONE_COUNT = 4, 8
+"""One in so many points of the hidden scalp tells what was learned of its tone, so many of them together."""
+
+
 def bounded_change(points: PointCloud, chosen: np.ndarray, change: np.ndarray, head: HeadModel) -> np.ndarray:
     """Of learned changes of colour (n, 3) of some points (N,) bool, what a photo's head may have."""
     shown = np.flatnonzero((points.origin == VISIBLE) & (points.pose_weight > 0.5))[::SHADES_SHARE]
     change = in_the_photos_shades(points.colors[shown], change)
-    small, distance = as_varied_as_nearby(points, shown, points.positions[chosen], change)
-    # Beside what the photo shows a step in colour would draw the old outline.
-    change = small + (change - small) * ((distance - BESIDE[0]) / (BESIDE[1] - BESIDE[0])).clip(0, 1)[:, None]
+    positions, tree = points.positions[chosen], cKDTree(points.positions[shown])
+    distance, _ = tree.query(positions, distance_upper_bound=BESIDE[1], workers=-1)
     # The parts of lids and lips that unfold are in no picture from another side: little was learned there.
     folded = (points.origin[chosen] == INTERIOR) & unfolding(points.portrait.vertices, head)[points.faces[chosen]]
-    change[folded] = FOLDED_SHARE * small[folded]
-    return change
+    near = folded | np.isfinite(distance)
+    small = as_varied_as_nearby(points.colors[shown], tree, positions[near], change[near])
+    # Beside what the photo shows a step in colour would draw the old outline.
+    free = ((distance[near] - BESIDE[0]) / (BESIDE[1] - BESIDE[0])).clip(0, 1)[:, None]
+    learned = change[near]
+    change[near] = np.where(folded[near, None], FOLDED_SHARE * small, small + (learned - small) * free)
+    return without_texture(points, chosen, change)
+
+
+def without_texture(points: PointCloud, chosen: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """Changes of colour (n, 3) of some points (N,) bool, smooth where the photo's hair goes on around the head.
+
+    The network sees no strands there, so that it learned to take them away, down to the mean: a plastic cap.
+    """
+    positions = points.positions[chosen]
+    share = share_of_hair(points, positions) * (points.origin[chosen] == INTERIOR)
+    of_hair = np.flatnonzero(share)
+    asked = of_hair[::TONE_SHARE]
+    if len(asked) < TONE_COUNT:
+        return change
+    _, near = cKDTree(positions[asked]).query(positions[of_hair], k=TONE_COUNT, workers=-1)
+    smooth = change.copy()
+    smooth[of_hair] += share[of_hair, None].astype(np.float32) * (change[asked[near]].mean(1) - change[of_hair])
+    return smooth
 
 
 def in_the_photos_shades(colors: np.ndarray, change: np.ndarray) -> np.ndarray:
@@ -43,13 +69,9 @@ def in_the_photos_shades(colors: np.ndarray, change: np.ndarray) -> np.ndarray:
     return change @ among_shades.T.astype(np.float32)
 
 
-def as_varied_as_nearby(
-    points: PointCloud, shown: np.ndarray, positions: np.ndarray, change: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Changes of colour (n, 3) at positions (n, 3) m no larger than the colours of the points shown (m,) vary near
-    there, and how far (n,) m the nearest of these is."""
-    count = range(1, min(NEARBY_COUNT, len(shown)) + 1)
-    distance, near = cKDTree(points.positions[shown]).query(positions, k=count, workers=-1)
-    spread = np.sqrt(points.colors[shown[near]].var(1).sum(1, keepdims=True)) + SHADES_MARGIN
-    small = change * (spread / np.maximum(np.linalg.norm(change, axis=1, keepdims=True), spread))
-    return small, distance[:, 0]
+def as_varied_as_nearby(colors: np.ndarray, tree: cKDTree, positions: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """Changes of colour (n, 3) at positions (n, 3) m no larger than a photo's colours (m, 3), whose positions are in a
+    tree, vary near there."""
+    _, near = tree.query(positions, k=range(1, min(NEARBY_COUNT, len(colors)) + 1), workers=-1)
+    spread = np.sqrt(colors[near].var(1).sum(1, keepdims=True)) + SHADES_MARGIN
+    return change * (spread / np.maximum(np.linalg.norm(change, axis=1, keepdims=True), spread))

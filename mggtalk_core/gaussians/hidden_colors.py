@@ -11,7 +11,7 @@ from ..geometry.blocks import block_means
 from ..geometry.interior import mouth_centre
 from ..geometry.mesh_raster import vertex_normals
 from ..geometry.pose_weights import smoothstep
-from ..geometry.scalp import outline_pixels
+from ..geometry.scalp import Continuation, outline_pixels
 from ..headmodel.landmarks import LEFT_EYE_RING, RIGHT_EYE_RING, inter_ocular_distance
 from ..headmodel.model import EAR_HEIGHTS, LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
 from ..types import INTERIOR, SOLID_ALPHA, VISIBLE, PointCloud, Portrait
@@ -115,20 +115,21 @@ def behind_ears(points: PointCloud, head: HeadModel) -> np.ndarray:
 
     What the network makes of these places is the mean of ear and hair: a pale patch on dark-haired people.
     """
-    hidden = (points.origin == INTERIOR) & head.outer_skin[points.faces]
-    of_ears = hidden & head.ears[head.faces[points.faces]].any(1)
+    hidden = np.flatnonzero((points.origin == INTERIOR) & head.outer_skin[points.faces])
+    positions, of_ears = points.positions[hidden], head.ears[head.faces[points.faces[hidden]]].any(1)
     colors = points.colors.copy()
     if not of_ears.any():
         return colors
-    ears = points.positions[of_ears]
-    distance, nearest = cKDTree(ears).query(points.positions, distance_upper_bound=BEHIND_EAR[0], workers=-1)
-    beside = hidden & np.isfinite(distance)
-    beside[beside] = points.positions[beside, 2] >= ears[nearest[beside], 2]
-    around = np.flatnonzero(hidden & ~beside)
-    farther = points.positions[beside] + [0, 0, BEHIND_EAR[1]]
+    ears = positions[of_ears]
+    distance, nearest = cKDTree(ears).query(positions, distance_upper_bound=BEHIND_EAR[0], workers=-1)
+    beside = np.isfinite(distance)
+    beside[beside] = positions[beside, 2] >= ears[nearest[beside], 2]
+    around = hidden[~beside]
+    farther = positions[beside] + [0, 0, BEHIND_EAR[1]]
     _, nearest = cKDTree(points.positions[around]).query(farther, k=EAR_NEIGHBOURS, workers=-1)
     amount = 1 - smoothstep(distance[beside, None] / BEHIND_EAR[0])
-    colors[beside] += amount * (points.colors[around[nearest]].mean(1) - colors[beside])
+    behind = hidden[beside]
+    colors[behind] += amount * (points.colors[around[nearest]].mean(1) - colors[behind])
     return colors
 
 
@@ -240,12 +241,22 @@ def _away_from_the_edge(points: PointCloud) -> np.ndarray:
     return solid[rows, columns]
 
 
+def share_of_hair(points: PointCloud, positions: np.ndarray) -> np.ndarray:
+    """How much (n,) 0..1 some positions (n, 3) m continue the photo's hair, or bare scalp, texture and all."""
+    return _share(outline_pixels(positions, points.portrait, points.depth_map.outline), len(points.portrait.image))
+
+
+def _share(continued: Continuation, size: int) -> np.ndarray:
+    """A rim of a few pixels is no texture."""
+    return continued.shown * smoothstep((continued.width / size - NARROW[0]) / (NARROW[1] - NARROW[0]))
+
+
 def _continued_hair(points: PointCloud, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How much (n,) 0..1 some positions (n, 3) m continue the photo's hair, or bare scalp, and the colours (m, 3) of
     those that do.
 
     Texture goes on around the head; light and shade of the side that the photo shows do not, nor does the shadow beside
-    the face: farther behind, tone is that of the hair along the outline. A rim of a few pixels is no texture.
+    the face: farther behind, tone is that of the hair along the outline.
     """
     image, outline = points.portrait.image, points.depth_map.outline
     continued = outline_pixels(positions, points.portrait, outline)
@@ -259,8 +270,7 @@ def _continued_hair(points: PointCloud, positions: np.ndarray) -> tuple[np.ndarr
     amount = smoothstep(continued.behind[shown, None] / np.minimum(TONE_REACH, width * outline.pixel))
     detail = np.minimum(width / (WIDE_HAIR * len(image)), 1)
     levelled = typical + detail * (texture - tone)
-    share = np.zeros(len(positions))
-    share[shown] = smoothstep((width[:, 0] / len(image) - NARROW[0]) / (NARROW[1] - NARROW[0]))
+    share = _share(continued, len(image))
     return share, (texture + amount * (levelled - texture))[share[shown] > 0]
 
 

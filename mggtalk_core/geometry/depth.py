@@ -7,11 +7,10 @@ import scipy.sparse as sparse
 from scipy.ndimage import (
     binary_dilation,
     binary_erosion,
-    binary_opening,
-    binary_propagation,
     distance_transform_edt,
     gaussian_filter,
     label,
+    maximum,
     zoom,
 )
 from scipy.sparse.linalg import spsolve
@@ -70,16 +69,19 @@ def head_prior_depth(portrait: Portrait) -> DepthMap:
     face, barycentric, head_depth = bind_pixels(portrait, head)
     size = portrait.image.shape[0]
     on_model = face >= 0
-    person = _person(portrait, head, face)
+    oval = _outlined(portrait, np.array(OVAL))
+    profile = _profile(portrait, oval)
+    face_area = oval | profile
+    person = _person(portrait, head, face, face_area)
 
     normals = vertex_normals(to_camera(portrait.vertices, portrait.camera), head.faces)
     facing = np.zeros((size, size), np.float32)
     facing[on_model] = -(normals[head.faces[face[on_model]]] * barycentric[on_model][..., None]).sum(1)[:, 2]
     known = on_model & person & (facing > GRAZING) & binary_erosion(on_model, np.ones((5, 5)))
-    known &= _bare(portrait, head, face, barycentric)
+    known &= face_area | _bare_neck(portrait, head, face, barycentric)
     known &= _bare_pieces(known, portrait.image)
     # A face in profile ends where the head model does, not in the plane of the ears: nothing lies behind its outline.
-    profile = _profile(portrait) & person
+    profile &= person
     known |= profile & on_model
     head_depth = np.where(profile, _continued(head_depth, known), head_depth)
     known |= profile
@@ -190,32 +192,22 @@ def pixel_tangents(depth: np.ndarray, K: np.ndarray, max_slope: np.ndarray) -> t
     return along_columns, along_rows
 
 
-def _bare(portrait: Portrait, head: HeadModel, face: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
-    """Pixels (S, S) bool where skin is the surface: the face inside its outline, and the middle of the neck.
+def _bare_neck(portrait: Portrait, head: HeadModel, face: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
+    """Pixels (S, S) bool of the middle of the neck, where skin is the surface.
 
     Ears, scalp and the sides of the neck may lie under hair, a scarf or a collar, whose depth is another.
     """
     position = (portrait.vertices[head.faces[face]] * barycentric[..., None]).sum(2)
     chin_height = head.landmarks_of(portrait.vertices)[152, 1]
-    neck = (np.abs(position[..., 0]) < NECK_HALF_WIDTH) & (position[..., 1] > chin_height)
-    return _face_area(portrait) | neck
+    return (np.abs(position[..., 0]) < NECK_HALF_WIDTH) & (position[..., 1] > chin_height)
 
 
-def _profile(portrait: Portrait) -> np.ndarray:
+def _profile(portrait: Portrait, oval: np.ndarray) -> np.ndarray:
     """Pixels (S, S) bool of nose, lips and chin that a turned face shows against the background, beyond its oval."""
-    every = ConvexHull(portrait.landmarks).vertices
-    beyond = _outlined(portrait, every) & ~_oval(portrait)
-    wide = binary_opening(beyond, iterations=max(1, round(PROFILE_WIDTH / 2 * len(beyond))))
-    return binary_propagation(wide, mask=beyond)
-
-
-def _face_area(portrait: Portrait) -> np.ndarray:
-    """Pixels (S, S) bool inside the landmarks' outline of the face, also of one in profile."""
-    return _oval(portrait) | _profile(portrait)
-
-
-def _oval(portrait: Portrait) -> np.ndarray:
-    return _outlined(portrait, np.array(OVAL))
+    beyond = _outlined(portrait, ConvexHull(portrait.landmarks).vertices) & ~oval
+    pieces, count = label(beyond)
+    width = 2 * maximum(distance_transform_edt(beyond), pieces, range(count + 1))
+    return (width > PROFILE_WIDTH * len(beyond))[pieces]
 
 
 def _outlined(portrait: Portrait, outline: np.ndarray) -> np.ndarray:
@@ -231,11 +223,11 @@ def _continued(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     return values[rows, columns]
 
 
-def _person(portrait: Portrait, head: HeadModel, face: np.ndarray) -> np.ndarray:
+def _person(portrait: Portrait, head: HeadModel, face: np.ndarray, face_area: np.ndarray) -> np.ndarray:
     """Person pixels: the mask, and the face itself also where the segmenter missed it."""
     centres = portrait.vertices[head.faces].mean(1)
     frontal = (centres[:, 1] < 0.125) & (centres[:, 2] < FACE_DEPTH)  # above the chin
-    on_face = (face >= 0) & frontal[face] & _face_area(portrait)
+    on_face = (face >= 0) & frontal[face] & face_area
     near_mask = gaussian_filter(portrait.alpha, portrait.image.shape[0] / 50) > 0.3
     return (portrait.alpha > VISIBLE_ALPHA) | (on_face & near_mask)
 
