@@ -18,16 +18,20 @@ an edge's colour may be."""
 BESIDE_SKIN = 2.0
 """So many times farther it holds beside bare skin; all the way there would dim long hair beside a face."""
 
+BESIDE_FACE = 1 / 40
+"""So far from surely bare face and neck, crop sides, what looks like skin is skin: blond braids do too."""
+
 ENOUGH_PIXELS = 512
 """Pixels per side, about, that are asked how dark and bright a person is near the edge."""
 
 GRAZING = 0.5
 """Cosine of the angle between view and surface below which the photo sees it at a grazing angle."""
 
-SMOOTH, SPREAD, TINT_MARGIN, SHADE_MARGIN, TINT_PIXELS = 0.1, 2.5, 0.01, 0.05, 256
+SMOOTH, SPREAD, SHADE_MARGIN, TINT_MARGIN, TINT_PIXELS = (0.1, 0.2), (2.5, 1.0), (0.05, 0.02), 0.01, 256
 """Where the person's colours inside of an edge vary less than this part of their brightness, a foreign tint shows (in
 hair's texture it doesn't, and the photo's colours may be its own); how many of their standard deviations, and of these
-margins (sRGB), an edge's tint and brightness may differ from theirs; and pixels per side, about, that are asked."""
+margins (sRGB), an edge's brightness and tint may differ from theirs; and pixels per side, about, that are asked. Where
+there are two figures the first is for hair, the second for bare skin, which has no strands and shows a line at once."""
 
 
 @dataclass(frozen=True)
@@ -82,25 +86,27 @@ class EdgeTints:
 
     number: np.ndarray  # (S, S) int, which of the n a pixel is, -1: none
     mean: np.ndarray  # (n, 3)
-    precision: np.ndarray  # (n, 3, 3) inverse covariance, margins added
+    precision: np.ndarray  # (n, 3, 3) inverse covariance of colours as far off as an edge's may be
 
     def kept(self, colors: np.ndarray, number: np.ndarray) -> np.ndarray:
         """Colours (m, 3) for the pixels of some numbers (m,), those far from the mean moved towards it."""
         away = colors - self.mean[number]
         distance = np.sqrt(np.einsum("ni,nij,nj->n", away, self.precision[number], away))[:, None]
-        return self.mean[number] + away * (SPREAD / np.maximum(distance, SPREAD))
+        return self.mean[number] + away / np.maximum(distance, 1)
 
 
 def edge_tints(portrait: Portrait, depth_map: DepthMap, edge: Edge) -> EdgeTints:
-    """The colours that a bald head, or smooth hair, has inside of its edge, where the head goes on behind the outline.
+    """The colours that bare skin, or smooth hair that goes on behind the outline, has inside of its edge.
 
     A matte that is half a pixel wide of the truth mixes the background's tint into the edge. Darkest and brightest
     colour leave room for it (red as in the shade, blue as in the light), and on a turned head it draws the old outline.
     """
     image, size = portrait.image, len(portrait.image)
     rows, columns = np.nonzero(edge.pixels)
-    chosen = (-depth_map.normals[rows, columns, 2] < GRAZING) & edge.solid.any()
-    chosen &= goes_on_behind(rows, columns, depth_map.outline, size)
+    beside_face = distance_transform_edt(~depth_map.on_head) < BESIDE_FACE * size
+    bare = (depth_map.outline.bare & beside_face)[tuple(edge.nearest)]
+    chosen = (-depth_map.normals[rows, columns, 2] < GRAZING) & goes_on_behind(rows, columns, depth_map.outline, size)
+    chosen = (chosen | bare) & edge.solid.any()
     step = max(1, size // TINT_PIXELS)
     window = (2 * max(1, round(EDGE_LOOK * size / step)) + 1,) * 2 + (1,)
     some, inside = image[::step, ::step], edge.solid[::step, ::step, None].astype(np.float32)
@@ -111,10 +117,11 @@ def edge_tints(portrait: Portrait, depth_map: DepthMap, edge: Edge) -> EdgeTints
     mean, covariance = sums[:, 1:4], np.empty((len(sums), 3, 3))
     covariance[:, i, j] = covariance[:, j, i] = sums[:, 4:] - mean[:, i] * mean[:, j]
     brightness = np.linalg.norm(mean, axis=1)
-    smooth = (np.trace(covariance, axis1=1, axis2=2) < (SMOOTH * brightness) ** 2) & (brightness > TINT_MARGIN)
-    mean, covariance, brightness = mean[smooth], covariance[smooth], brightness[smooth]
-    shade = mean / brightness[:, None]
-    spread = covariance + TINT_MARGIN**2 * np.eye(3) + SHADE_MARGIN**2 * shade[:, :, None] * shade[:, None, :]
+    vary, spread, margin = (np.where(bare[chosen], *pair[::-1]) for pair in (SMOOTH, SPREAD, SHADE_MARGIN))
+    smooth = (np.trace(covariance, axis1=1, axis2=2) < (vary * brightness) ** 2) & (brightness > TINT_MARGIN)
+    mean, covariance, spread, margin = (each[smooth] for each in (mean, covariance, spread, margin))
+    shade = mean * (margin / brightness[smooth])[:, None]
+    covariance = covariance + TINT_MARGIN**2 * np.eye(3) + shade[:, :, None] * shade[:, None, :]
     number = np.full(edge.pixels.shape, -1)
     number[rows[chosen][smooth], columns[chosen][smooth]] = np.arange(len(mean))
-    return EdgeTints(number, mean, np.linalg.inv(spread))
+    return EdgeTints(number, mean, np.linalg.inv(covariance * spread[:, None, None] ** 2))
