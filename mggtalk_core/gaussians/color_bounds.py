@@ -23,7 +23,6 @@ FOLDED_SHARE = 0.5
 """How much of what was learned counts in the folds of lids and lips: it lightens the inside of closed lips, which is
 right without make-up (.3 dB of the mouth on two development clips) and wrong with it."""
 
-
 TONE_SHARE, TONE_COUNT = 4, 8
 """One in so many points of the hidden scalp tells what was learned of its tone, so many of them together."""
 
