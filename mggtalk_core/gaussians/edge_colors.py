@@ -117,7 +117,7 @@ def edge_tints(portrait: Portrait, depth_map: DepthMap, edge: Edge) -> EdgeTints
     mean, covariance = sums[:, 1:4], np.empty((len(sums), 3, 3))
     covariance[:, i, j] = covariance[:, j, i] = sums[:, 4:] - mean[:, i] * mean[:, j]
     brightness = np.linalg.norm(mean, axis=1)
-    vary, spread, margin = (np.where(bare[chosen], *pair[::-1]) for pair in (SMOOTH, SPREAD, SHADE_MARGIN))
+    vary, spread, margin = (np.where(bare[chosen], skin, hair) for hair, skin in (SMOOTH, SPREAD, SHADE_MARGIN))
     smooth = (np.trace(covariance, axis1=1, axis2=2) < (vary * brightness) ** 2) & (brightness > TINT_MARGIN)
     mean, covariance, spread, margin = (each[smooth] for each in (mean, covariance, spread, margin))
     shade = mean * (margin / brightness[smooth])[:, None]

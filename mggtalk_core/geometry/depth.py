@@ -81,10 +81,11 @@ def head_prior_depth(portrait: Portrait) -> DepthMap:
     known &= face_area | _bare_neck(portrait, head, face, barycentric)
     known &= _bare_pieces(known, portrait.image)
     # A face in profile ends where the head model does, not in the plane of the ears: nothing lies behind its outline.
-    if (profile & person).any():
-        known |= profile & person & on_model
+    profile &= person
+    if profile.any():
+        known |= profile & on_model
         head_depth = np.where(profile, _continued(head_depth, known), head_depth)
-        known |= profile & person
+        known |= profile
 
     outline_depth = portrait.camera.viewmat[2, 3] + SILHOUETTE_DEPTH
     rise = np.where(known, np.maximum(outline_depth - np.where(known, head_depth, outline_depth), 0) ** 2, 0.0)
