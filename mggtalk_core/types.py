@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-VISIBLE, SYMMETRIC, INTERIOR = 0, 1, 2
-"""Where a point comes from: a pixel of the photo, a mirrored pixel, or hidden head-model surface."""
+VISIBLE, SYMMETRIC, INTERIOR, SUBSTITUTE = 0, 1, 2, 3
+"""Where a point comes from: a pixel of the photo, a mirrored pixel, hidden head-model surface, or a mirrored pixel in
+place of one that the photo shows too obliquely."""
 
 SOLID_ALPHA = 0.95
 """Mask value from which on a pixel is the person's alone."""
@@ -108,7 +109,7 @@ class PointCloud:
     barycentric: np.ndarray  # (N, 3) float32
     expression_weight: np.ndarray  # (N,) float32 0..1, how much the bound triangle's motion applies
     pose_weight: np.ndarray  # (N,) float32 0..1, 1 turns with the head, 0 stays with the torso
-    origin: np.ndarray  # (N,) uint8 VISIBLE | SYMMETRIC | INTERIOR
+    origin: np.ndarray  # (N,) uint8 VISIBLE | SYMMETRIC | INTERIOR | SUBSTITUTE
     pixels: np.ndarray  # (N, 2) int32 (row, column) of the crop pixel a point came from; -1 for INTERIOR
     steps: np.ndarray  # (N,) uint8, side in pixels of the block a point stands for, `pixels` being its top left
     portrait: Portrait
@@ -116,6 +117,11 @@ class PointCloud:
 
     def __len__(self) -> int:
         return len(self.positions)
+
+
+def is_hidden(points: PointCloud) -> np.ndarray:
+    """Mask (N,) of the points at places that the photo doesn't show."""
+    return (points.origin == SYMMETRIC) | (points.origin == INTERIOR)
 
 
 @dataclass(frozen=True)

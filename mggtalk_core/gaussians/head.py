@@ -43,7 +43,7 @@ class GaussianHead:
     barycentric: torch.Tensor  # (N, 3) float32
     expression_weight: torch.Tensor  # (N,) float32 0..1
     pose_weight: torch.Tensor  # (N,) float32 0..1
-    origin: torch.Tensor  # (N,) uint8 VISIBLE | SYMMETRIC | INTERIOR
+    origin: torch.Tensor  # (N,) uint8 VISIBLE | SYMMETRIC | INTERIOR | SUBSTITUTE
     normals: torch.Tensor  # (N, 3) float32 unit, outward
     light: torch.Tensor  # (9, 3) float32, spherical-harmonic light on the skin (gaussians/light.py)
     vertices: torch.Tensor  # (V, 3) float32 m, the person's head model at rest

@@ -11,7 +11,7 @@ import torch
 
 from ..geometry.scalp import SKULL_CENTRE
 from ..headmodel.model import HeadModel
-from ..types import INTERIOR, SYMMETRIC, VISIBLE, PointCloud
+from ..types import INTERIOR, SYMMETRIC, PointCloud, is_hidden
 
 MAP_SIZE = 64
 LOWEST = 0.2
@@ -28,9 +28,10 @@ def head_map(points: PointCloud, head: HeadModel) -> torch.Tensor:
     """The map (1, 16, 64, 64) of a cloud with the prior's colours; rows from crown to neck, columns around."""
     skin = head.outer_skin[points.faces]
     layers = []
-    for origin in (VISIBLE, SYMMETRIC, INTERIOR):
-        # What is visible counts as it is, with hair and glasses; of the hidden, only the outside.
-        chosen = (points.origin == origin) & (skin | (origin == VISIBLE)) & (points.positions[:, 1] < LOWEST)
+    # What the photo shows counts as it is, with hair and glasses; of the hidden, only the outside.
+    of_layers = ~is_hidden(points), skin & (points.origin == SYMMETRIC), skin & (points.origin == INTERIOR)
+    for of_layer in of_layers:
+        chosen = of_layer & (points.positions[:, 1] < LOWEST)
         columns, rows = ((directions(points.positions[chosen]) + 1) / 2 * MAP_SIZE).astype(int).T
         cell = rows.clip(0, MAP_SIZE - 1) * MAP_SIZE + columns.clip(0, MAP_SIZE - 1)
         distance = np.linalg.norm(points.positions[chosen] - SKULL_CENTRE, axis=1)

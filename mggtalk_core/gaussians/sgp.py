@@ -15,7 +15,7 @@ from ..headmodel.model import HeadModel, load_head_model
 from ..headmodel.personal import personal_expression_basis
 from ..model import MGGTalkModel
 from ..rendering.rasterizer import render
-from ..types import INTERIOR, VISIBLE, PointCloud
+from ..types import INTERIOR, VISIBLE, PointCloud, is_hidden
 from .color_bounds import bounded_change
 from .decoders import apply_residual, hidden_inputs, mouth_part, toned, visible_inputs
 from .densify import add_children, parent_inputs
@@ -156,7 +156,7 @@ def _decode_visible(model: MGGTalkModel, points: PointCloud) -> PointCloud:
 
 @torch.no_grad()
 def _decode_hidden(model: MGGTalkModel, points: PointCloud, normals: np.ndarray, head: HeadModel) -> PointCloud:
-    hidden = points.origin != VISIBLE
+    hidden = is_hidden(points)
     inputs = hidden_inputs(points, np.flatnonzero(hidden), normals, head)
     features, code = identity_of(model, points, inputs.pixels, model.sym_gaussian_decoder)
     residual = model.sym_gaussian_decoder(

@@ -10,7 +10,7 @@ from .depth import head_prior_depth
 from .interior import interior_points
 from .refine import refine_depth
 from .surfels import visible_points
-from .symmetry import concatenate, symmetric_points
+from .symmetry import concatenate, symmetric_points, with_substitutes
 
 HEAD_PRIOR = "head prior"
 
@@ -39,15 +39,16 @@ def build_points(
 ) -> PointCloud:
     """[P_f ; P_f^s] and hidden surface (paper: Surface Rec., Sym., Filter).
 
-    `symmetry` mirrors the visible points to the hidden side; `voxel_filter` drops mirrored points that only repeat
-    visible ones.
+    `symmetry` mirrors the visible points to the hidden side and, where a face is turned away, onto its far half;
+    `voxel_filter` drops mirrored points that only repeat visible ones.
     """
     head = load_head_model()
     chin_height = float(head.landmarks_of(portrait.vertices)[152, 1])
     visible = visible_points(portrait, depth_map, chin_height)
     clouds = [visible]
     if symmetry:
-        clouds.append(symmetric_points(visible, head, voxel_filter=voxel_filter))
+        clouds = list(with_substitutes(visible, head))
+        clouds.append(symmetric_points(concatenate(clouds), head, voxel_filter=voxel_filter))
     clouds.append(interior_points(visible, head, chin_height))
     clouds.append(above_photo(visible))
     return concatenate(clouds)

@@ -1,4 +1,4 @@
-"""Symmetry (paper: Sym. and Filter): mirror the visible points onto the side the photo doesn't show."""
+"""Symmetry (paper: Sym. and Filter): mirror the visible points onto the side the photo doesn't show, or shows badly."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
 from ..headmodel.model import HeadModel
-from ..types import SYMMETRIC, PointCloud
+from ..types import SUBSTITUTE, SYMMETRIC, VISIBLE, PointCloud, Portrait
+from .mesh_raster import vertex_normals
 from .projection import project, to_camera
 from .scalp import onto_scalp
 from .surfels import surfel_sigma
@@ -22,6 +23,27 @@ between them and it, where the neck bends, mirrored points came out in front of 
 
 FILTER_SPACING = 1.6
 """A mirrored point is dropped when a visible one is nearer than this many times the visible surfels' own spacing."""
+
+TURNED = np.radians(25)
+"""Faces turned away from the photo's camera by less than this keep what is seen of their far half."""
+
+OBLIQUE, FACING = 0.38, 0.6
+"""Cosines to the viewing direction: surface seen below the first gives way to its mirror image seen above the second.
+A face in three-quarter view shows its far half in a few pixels; turned to the camera they would be smears."""
+
+FACING_REACH, FACING_SPACING, FACING_COUNT = 0.025, 0.004, 200
+"""The surface's direction is a mean over so many metres, of vertices at least so far apart, of so many at most: eyes,
+lids and nose give way with the cheek that they are part of."""
+
+SUBSTITUTE_REACH = 1 / 64
+"""A point gives way to mirrored ones nearer than this, crop sides at the head's distance, and they are taken where such a
+point is as near."""
+
+RIM = 1 / 85
+"""Width, crop sides, of what lies beyond the fitted face at its outline and gives way with it."""
+
+TONE_RANGE = (0.5, 1.5)
+"""Between these the far half of a face may be darker or brighter than the near one."""
 
 
 def mirror_points(points: PointCloud, head: HeadModel) -> PointCloud:
@@ -68,7 +90,7 @@ def symmetric_points(points: PointCloud, head: HeadModel, *, voxel_filter: bool 
     """P_f^s: mirrored points that add something: not already seen, and consistent with the photo."""
     moving = points.pose_weight > MIN_POSE_WEIGHT
     has_mirror = head.mirror_faces[points.faces] >= 0
-    mirrored = mirror_points(select(points, moving & has_mirror), head)
+    mirrored = mirror_points(select(points, moving & has_mirror & (points.origin == VISIBLE)), head)
     pixel = np.nanmedian(points.depth_map.depth) / points.portrait.camera.K[0, 0]
     mirrored = select(mirrored, in_free_space(mirrored.positions, points, 1.5 * pixel))
     laid = onto_scalp(mirrored.positions, points.portrait, points.depth_map.outline, head)
@@ -78,12 +100,66 @@ def symmetric_points(points: PointCloud, head: HeadModel, *, voxel_filter: bool 
         seen = points.positions[moving]
         steps = points.steps[moving]
         spacing = np.linalg.norm(points.axes[moving, :2], axis=2).max(1) * steps / surfel_sigma(steps)
-        distance, nearest = cKDTree(seen).query(
-            mirrored.positions[keep], distance_upper_bound=12 * pixel, workers=-1
-        )
+        distance, nearest = _nearest(seen, mirrored.positions[keep], 12 * pixel)
         own_spacing = spacing[nearest.clip(max=len(seen) - 1)]
         keep[keep] = distance > FILTER_SPACING * np.maximum(own_spacing, 1.2 * pixel)
     return select(mirrored, keep)
+
+
+def facing_camera(portrait: Portrait, head: HeadModel) -> np.ndarray:
+    """Cosine (V,) between the surface's direction around each head-model vertex and the way to the photo's camera."""
+    vertices = portrait.vertices
+    skin = np.unique(head.faces[head.outer_skin])
+    _, spread_out = np.unique((vertices[skin] / FACING_SPACING).astype(int), axis=0, return_index=True)
+    skin = skin[spread_out]
+    tree = cKDTree(vertices[skin])
+    _, near = tree.query(vertices[skin], k=FACING_COUNT, distance_upper_bound=FACING_REACH)
+    _, own = tree.query(vertices)
+    normals = np.vstack([vertex_normals(vertices, head.faces)[skin], np.zeros(3)])[near].sum(1)[own]
+    rotation, translation = portrait.camera.viewmat[:3, :3], portrait.camera.viewmat[:3, 3]
+    ways = -translation @ rotation - vertices
+    return (normals * ways).sum(1) / (np.linalg.norm(normals, axis=1) * np.linalg.norm(ways, axis=1) + 1e-12)
+
+
+def with_substitutes(points: PointCloud, head: HeadModel) -> tuple[PointCloud, PointCloud]:
+    """The visible points without those whose mirror image the photo shows much better, and that image in their place.
+
+    The image takes on the tone of what it replaces: the far half of a face is lit otherwise.
+    """
+    axis = points.portrait.camera.viewmat[2, :3]
+    if abs(np.arctan2(axis[0], axis[2])) < TURNED:
+        return points, select(points, np.zeros(0, int))
+    cosine = facing_camera(points.portrait, head)
+    rows, columns = points.pixels.T
+    on_face, off_face = points.depth_map.on_head[rows, columns], points.depth_map.distance[rows, columns]
+    moving = (points.pose_weight > MIN_POSE_WEIGHT) & (head.mirror_faces[points.faces] >= 0)
+    seen_at = (cosine[head.faces[points.faces]] * points.barycentric).sum(1)
+    images = mirror_points(select(points, moving & on_face & (seen_at > FACING)), head)
+    images = select(images, (cosine[head.faces[images.faces]] * images.barycentric).sum(1) < OBLIQUE)
+    size = len(points.portrait.alpha)
+    oblique = np.flatnonzero(moving & (off_face < RIM * size) & (seen_at < OBLIQUE))
+    reach = SUBSTITUTE_REACH * size * np.nanmedian(points.depth_map.depth) / points.portrait.camera.K[0, 0]
+    distance, image = _nearest(images.positions, points.positions[oblique], reach)
+    oblique, image = oblique[distance < reach], image[distance < reach]
+    if not on_face[oblique].any():
+        return points, select(images, np.zeros(0, int))
+    images_seen, _ = _nearest(points.positions[oblique], images.positions, reach)
+    on_person = in_free_space(images.positions, points, -np.inf)  # beside it the photo shows the background
+    substitutes = select(images, (images_seen < reach) & on_person)
+    replaced, replacing = (points.colors[oblique][on_face[oblique]], images.colors[image][on_face[oblique]])
+    tone = np.median(replaced, 0) / np.median(replacing, 0).clip(0.02)
+    kept = np.ones(len(points), bool)
+    kept[oblique] = False
+    return select(points, kept), replace(
+        substitutes,
+        colors=(substitutes.colors * tone.clip(*TONE_RANGE)).clip(0, 1).astype(np.float32),
+        origin=np.full(len(substitutes), SUBSTITUTE, np.uint8),
+    )
+
+
+def _nearest(among: np.ndarray, positions: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """Distance (n,), inf beyond `reach`, from positions (n, 3) to the nearest of others (m, 3), and its index (n,)."""
+    return cKDTree(among).query(positions, distance_upper_bound=reach, workers=-1)
 
 
 def select(points: PointCloud, keep: np.ndarray) -> PointCloud:

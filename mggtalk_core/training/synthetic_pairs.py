@@ -31,7 +31,7 @@ from ..headmodel.warp import warp_to_landmarks
 from ..media.files import atomic_path
 from ..model import MGGTalkModel
 from ..portrait.parsing import refine_edges
-from ..types import VISIBLE, Camera, DepthMap, PointCloud, Portrait
+from ..types import Camera, DepthMap, PointCloud, Portrait, is_hidden
 from .makehuman import Wardrobe, load_wardrobe
 from .synthetic import (
     PLAIN,
@@ -231,7 +231,7 @@ def make_color_sample(
     visible: VisibleGaussians = predict_visible(MGGTalkModel(), build_points(portrait, depth_map))
     points = prior_hidden_colors(visible.points)
     normals = surface_normals(points, head)
-    hidden = np.flatnonzero((points.origin != VISIBLE) & head.outer_skin[points.faces])
+    hidden = np.flatnonzero(is_hidden(points) & head.outer_skin[points.faces])
     hidden = rng.choice(hidden, KEPT_POINTS, replace=False)
     inputs = hidden_inputs(points, hidden, normals, head)
     colors, weights, floating = true_colors(points, hidden, normals, photo.scene, wardrobe, photo.scale, rng)
