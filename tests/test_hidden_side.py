@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 
 from mggtalk_core.assets import DEMO_PORTRAIT
 from mggtalk_core.gaussians.edge_colors import Edge, color_range
-from mggtalk_core.gaussians.hidden_colors import _continued_hair, behind_ears, hidden_colors
+from mggtalk_core.gaussians.hidden_colors import _continued_hair, behind_ears, hidden_colors, under_dark_hair
 from mggtalk_core.gaussians.light import lit_normals
 from mggtalk_core.geometry.interior import within_outline
 from mggtalk_core.geometry.projection import project, to_camera, to_canonical
@@ -279,3 +279,20 @@ def test_behind_the_ears_is_what_follows_farther_behind(demo_points):
     colors = behind_ears(painted, head)
     np.testing.assert_allclose(colors[of_ears], hair[None].repeat(of_ears.sum(), 0), atol=1e-6)
     np.testing.assert_array_equal(colors[~hidden], painted.colors[~hidden])
+
+
+@pytest.mark.parametrize("shade, bald", [(0.1, False), (1.0, True)])
+def test_dark_hair_on_top_means_no_bald_back(demo_points, shade, bald):
+    """Skin that the network guessed behind a short haircut stood out as a pale cap (p08)."""
+    head, portrait = load_head_model(), demo_points.portrait
+    bare = demo_points.depth_map.outline.bare[..., None]
+    photo = np.where(bare, portrait.image, portrait.image * np.float32(shade))
+    hidden = (demo_points.origin == INTERIOR) & head.outer_skin[demo_points.faces]
+    skin = np.where(hidden[:, None], np.float32([0.6, 0.4, 0.3]), demo_points.colors)
+    guessed = replace(demo_points, portrait=replace(portrait, image=photo), colors=skin)
+    colors = under_dark_hair(guessed, head)
+    x, y, z = demo_points.positions.T
+    scalp, neck = hidden & (y < 0) & (z > 0.09), hidden & ((y > 0.06) | (z < 0.05))
+    assert (colors[scalp].mean() > 0.35) == bald
+    assert bald or colors[scalp].max() < 0.2
+    np.testing.assert_allclose(colors[neck | ~hidden], skin[neck | ~hidden])

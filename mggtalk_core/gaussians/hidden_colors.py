@@ -62,6 +62,12 @@ BEHIND_EAR, EAR_NEIGHBOURS = (0.02, 0.03), 32
 """So near to the hidden halves of ears, metres, hidden surface goes over into the colour of what lies so much farther
 behind, and of so many points there: few would make streaks."""
 
+CROWN_HEIGHT, BEHIND_TEMPLE = -0.09, (0.05, 0.08)
+"""The crown is higher up than this, metres below the eyes, and scalp begins between these depths."""
+
+LIGHTER = (1.8, 0.03)
+"""Hidden scalp is at most so many times as bright as the crown's hair, and so much more."""
+
 INNER_MOUTH = np.array([1.0, 0.8, 0.78], np.float32)
 """Tint of the mouth's inside against the lips. What MouthTone learned on clips was about the same for everyone: an
 inside 1.6 times as bright as lips in deep shade, which near the lips is their inner side."""
@@ -130,6 +136,30 @@ def behind_ears(points: PointCloud, head: HeadModel) -> np.ndarray:
     amount = 1 - smoothstep(distance[beside, None] / BEHIND_EAR[0])
     behind = hidden[beside]
     colors[behind] += amount * (points.colors[around[nearest]].mean(1) - colors[behind])
+    return colors
+
+
+def under_dark_hair(points: PointCloud, head: HeadModel) -> np.ndarray:
+    """Colours (N, 3) with hidden scalp no lighter than hair can be where the crown's is so dark.
+
+    Who has dark hair on top has it behind, too; cropped short above the ears it shows skin, which both the rule that
+    continues the nearest colours and the network take for a bald head.
+    """
+    hidden = np.flatnonzero((points.origin == INTERIOR) & head.outer_skin[points.faces])
+    positions = points.positions[hidden]
+    continued = outline_pixels(positions, points.portrait, points.depth_map.outline)
+    crown = continued.shown & (positions[:, 1] < CROWN_HEIGHT)
+    colors = points.colors.copy()
+    if crown.sum() < ENOUGH_SCALP:
+        return colors
+    tones = _tones(points)
+    typical = _sampled(tones, continued.typical[crown] / (len(points.portrait.image) / len(tones)))
+    gain, margin = LIGHTER
+    highest = gain * np.median(typical.mean(1)) + margin
+    scalp = 1 - smoothstep((positions[:, 1] - HAIR_LINE[0]) / (HAIR_LINE[1] - HAIR_LINE[0]))
+    scalp *= smoothstep((positions[:, 2] - BEHIND_TEMPLE[0]) / (BEHIND_TEMPLE[1] - BEHIND_TEMPLE[0]))
+    darker = np.minimum(highest / colors[hidden].mean(1).clip(1e-3), 1)
+    colors[hidden] *= (1 - scalp * (1 - darker))[:, None].astype(np.float32)
     return colors
 
 

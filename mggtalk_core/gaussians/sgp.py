@@ -21,7 +21,7 @@ from .decoders import apply_residual, hidden_inputs, mouth_part, toned, visible_
 from .densify import add_children, parent_inputs
 from .edge_colors import Edge, color_range, edge_tints
 from .head import GaussianHead, covars_from_axes
-from .hidden_colors import behind_ears, hidden_colors
+from .hidden_colors import behind_ears, hidden_colors, under_dark_hair
 from .identity_encoder import encoder_input, sample_features
 from .light import fit_light, lit_normals, surface_normals
 
@@ -102,6 +102,7 @@ def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> Gaussia
     if model.sym_gaussian_decoder is not None:
         points = _decode_hidden(model, points, normals, head)
     points = replace(points, colors=behind_ears(points, head))
+    points = replace(points, colors=under_dark_hair(points, head))
     if model.mouth_tone is not None:
         points = _toned_mouth(model, points, head)
     if model.densify is not None:
