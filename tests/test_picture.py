@@ -97,6 +97,21 @@ def test_a_take_moves_as_the_renderer_does(take):
         assert difference.mean() < 0.7 and np.percentile(difference, 99) < 5
 
 
+def test_densify_is_judged_before_and_after(clips):
+    """The paper's loss compares the parents' picture and that with their children; untrained both are the same."""
+    settings = Settings(stage="picture", steps=1, batch=2, networks={"densify": {}})
+    stage = picture_stage(settings, sorted(clips.glob("*")), load_model(), torch.device("cpu"))
+    batch = next(stage.batches(np.random.default_rng(0)))
+    terms = stage.loss(stage.networks, batch)
+    assert terms["parents_l1"] == terms["l1"] and terms["parents_ssim"] == terms["ssim"]
+    settings = replace(settings, networks={"mouth_tone": {}})
+    plain = picture_stage(settings, sorted(clips.glob("*")), load_model(), torch.device("cpu"))
+    once = plain.loss(plain.networks, batch)["loss"]
+    torch.testing.assert_close(terms["loss"], 2 * once, rtol=1e-4, atol=0)
+    terms["loss"].backward()
+    assert stage.networks["densify"].head.bias.grad[0] != 0
+
+
 def test_a_take_is_aligned_with_its_clip(take):
     """The clip was rendered from the same head: pose and expression of later frames must come out again."""
     moved = take.moved(FRAMES - 1)

@@ -1,7 +1,7 @@
 """Densify (paper: parents -> children): Gaussians that are looked at closely get smaller ones beside them.
 
-For each parent a network says how much of it passes to four children in its tangent plane, where exactly they sit and
-how their colours differ. Zero-initialised nothing passes over: untrained the cloud stays as it is.
+For each Gaussian that the photo shows a network says how much of it passes to four children in its tangent plane, where
+exactly they sit and how their colours differ. Zero-initialised nothing passes over: untrained the cloud stays as it is.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ class Children:
         """The same in main memory."""
         return Children(self.share.cpu(), self.places.cpu(), self.colors.cpu())
 
+    def of(self, parents: torch.Tensor) -> Children:
+        """Those of some parents, a mask (n,)."""
+        return Children(self.share[parents], self.places[parents], self.colors[parents])
+
 
 class Densify(nn.Module):
     """MLP over a parent's own parameters, identity features and the person's code."""
@@ -62,33 +66,55 @@ class Densify(nn.Module):
 
 
 def parent_inputs(points: PointCloud, normals: np.ndarray) -> torch.Tensor:
-    """Inputs (N, 10) of all points."""
+    """Inputs (N, 10) of all points, whose normals (N, 3) are given."""
     footprint = np.nanmedian(points.depth_map.depth) / points.portrait.camera.K[0, 0]
     extent = np.log(np.linalg.norm(points.axes, axis=2) / footprint + 1e-3)
     columns = [points.colors - 0.5, normals, extent, points.opacities[:, None]]
     return torch.from_numpy(np.concatenate(columns, 1).astype(np.float32))
 
 
-def add_children(points: PointCloud, children: Children) -> PointCloud:
-    """The cloud with children appended; parents keep the rest of their opacity.
+@dataclass(frozen=True)
+class Divided:
+    """What becomes of n parents."""
 
-    A parent and four children cover the same light: 1 - opacity multiplies along a ray.
+    parent_opacities: torch.Tensor  # (n,)
+    means: torch.Tensor  # (n, 4, 3) m, of the children
+    colors: torch.Tensor  # (n, 4, 3)
+    opacities: torch.Tensor  # (n, 4)
+
+
+def divide(
+    means: torch.Tensor, tangents: torch.Tensor, colors: torch.Tensor, opacities: torch.Tensor, children: Children
+) -> Divided:
+    """Parents at means (n, 3) with half axes tangents (n, 2, 3) m, colours (n, 3), opacities (n,) and their children.
+
+    Parents keep the rest of their opacity: a parent and four children cover the same light, 1 - opacity multiplies
+    along a ray. Differentiable.
     """
-    share = children.share.numpy()
-    parents = np.flatnonzero(share > MIN_SHARE)
+    return Divided(
+        parent_opacities=opacities * (1 - children.share),
+        means=means[:, None] + children.places @ tangents,
+        colors=(colors[:, None] + children.colors).clamp(0, 1),
+        opacities=(opacities * children.share)[:, None].expand(-1, CHILDREN),
+    )
+
+
+def add_children(points: PointCloud, parents: np.ndarray, children: Children) -> PointCloud:
+    """The cloud with children of the parents, n indices, appended."""
+    some = children.share.numpy() > MIN_SHARE
+    parents, children = parents[some], children.of(torch.from_numpy(some))
     if not len(parents):
         return points
+    arrays = (points.positions, points.axes[:, :2], points.colors, points.opacities)
+    divided = divide(*(torch.from_numpy(array[parents]) for array in arrays), children)
     opacities = points.opacities.copy()
-    opacities[parents] *= 1 - share[parents]
+    opacities[parents] = divided.parent_opacities.numpy()
     chosen = select(points, np.repeat(parents, CHILDREN))
-    places = children.places.numpy()[parents].reshape(-1, 2)
-    offset = (places[:, :, None] * chosen.axes[:, :2]).sum(1)
-    change = children.colors.numpy()[parents].reshape(-1, 3)
     grown = replace(
         chosen,
-        positions=(chosen.positions + offset).astype(np.float32),
+        positions=divided.means.reshape(-1, 3).numpy(),
         axes=(chosen.axes * CHILD_SIZE).astype(np.float32),
-        colors=np.clip(chosen.colors + change, 0, 1).astype(np.float32),
-        opacities=(chosen.opacities * np.repeat(share[parents], CHILDREN)).astype(np.float32),
+        colors=divided.colors.reshape(-1, 3).numpy(),
+        opacities=divided.opacities.flatten().numpy(),
     )
     return concatenate([replace(points, opacities=opacities), grown])

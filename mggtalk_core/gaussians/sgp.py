@@ -187,9 +187,10 @@ def _toned_mouth(model: MGGTalkModel, points: PointCloud, head: HeadModel) -> Po
 @torch.no_grad()
 def _densified(model: MGGTalkModel, points: PointCloud, normals: np.ndarray) -> PointCloud:
     """The cloud with children (paper: Densify)."""
-    features, code = identity_of(model, points, torch.from_numpy(points.pixels.clip(0)), model.densify)
-    inputs = parent_inputs(points, normals).to(model.device)
-    return add_children(points, model.densify(inputs, features, code).cpu())
+    parents = np.flatnonzero(points.origin == VISIBLE)
+    features, code = identity_of(model, points, torch.from_numpy(points.pixels[parents]), model.densify)
+    inputs = parent_inputs(points, normals)[parents].to(model.device)
+    return add_children(points, parents, model.densify(inputs, features, code).cpu())
 
 
 @torch.no_grad()

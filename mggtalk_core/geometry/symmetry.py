@@ -36,8 +36,8 @@ FACING_REACH, FACING_SPACING, FACING_COUNT = 0.025, 0.004, 200
 lids and nose give way with the cheek that they are part of."""
 
 SUBSTITUTE_REACH = 1 / 64
-"""A point gives way to mirrored ones nearer than this, crop sides at the head's distance, and they are taken where such a
-point is as near."""
+"""A point gives way to mirrored ones nearer than this, crop sides at the head's distance, and they are taken where such
+a point is as near."""
 
 RIM = 1 / 85
 """Width, crop sides, of what lies beyond the fitted face at its outline and gives way with it."""

@@ -1,6 +1,6 @@
 """The stages that learn from rendered pictures of real clips, by the paper's loss.
 
-picture    visible Gaussian decoder, mouth tone and deformation network, through the differentiable rasterizer
+picture    visible Gaussian decoder, mouth tone, deformation network and Densify, through the differentiable rasterizer
 inpainter  mouth and eye crops of rendered frames against the camera's, optionally with an adversarial term
 
 The identity encoder and the hidden side's decoder come trained from `start` and stay as they are.
@@ -19,6 +19,7 @@ from torch import nn
 
 from ..gaussians.decoders import GaussianDecoder, MouthTone, mouth_part, toned
 from ..gaussians.deformation_network import DeformationNetwork
+from ..gaussians.densify import CHILD_SIZE, CHILDREN, Densify, divide
 from ..headmodel.model import load_head_model
 from ..model import MGGTalkModel
 from ..rendering.frames import render_frames
@@ -29,13 +30,15 @@ from .losses import PictureLoss, VGGFeatures
 from .takes import Moved, Take
 from .trainer import Settings, Stage
 
-PICTURE_NETWORKS = {"gaussian_decoder": GaussianDecoder, "mouth_tone": MouthTone, "deformation": DeformationNetwork}
+PICTURE_NETWORKS = {
+    "gaussian_decoder": GaussianDecoder, "mouth_tone": MouthTone, "deformation": DeformationNetwork, "densify": Densify,
+}  # fmt: skip
 HELD_OUT_EVERY = 10
 """Every tenth clip by name is validated on, not trained on: neighbours by name are often of one person."""
 
 VALIDATION_FRAMES = 3
-COLOR_TIDY, MOTION_TIDY = 0.02, 2e-3
-"""Weights of the squared residuals: a correction has to pay for itself."""
+COLOR_TIDY, MOTION_TIDY, CHILD_TIDY = 0.02, 2e-3, 2e-4
+"""Weights of the squared residuals, and of children's share: a correction has to pay for itself."""
 
 
 def split(files: list[Path]) -> tuple[list[Path], list[Path]]:
@@ -50,7 +53,10 @@ def picture_loss(settings: Settings, device: torch.device) -> PictureLoss:
 
 
 def picture_stage(settings: Settings, files: list[Path], start: MGGTalkModel, device: torch.device) -> Stage:
-    """Visible decoder, mouth tone and deformation network, or those of them that the settings name."""
+    """Visible decoder, mouth tone, deformation network and Densify, or those of them that the settings name.
+
+    With Densify the loss is the sum of that of the parents' picture and that of the picture with their children.
+    """
     chosen = settings.networks or {name: {} for name in PICTURE_NETWORKS}
     networks = {name: PICTURE_NETWORKS[name](**options) for name, options in chosen.items()}
     train, held_out = split(files)
@@ -68,9 +74,12 @@ def picture_stage(settings: Settings, files: list[Path], start: MGGTalkModel, de
         for index, frame in zip(batch["take"].tolist(), batch["frame"].tolist()):
             take = take_of(train[index])
             moved = take.moved(frame)
-            picture, tidy = draw(nets, take, moved)
-            terms = loss_of(picture[None], moved.truth[None], moved.mask[None])
-            terms["loss"] = terms["loss"] + tidy
+            terms: dict[str, torch.Tensor] = {}
+            for prefix, drawn in before_and_after(nets).items():
+                picture, tidy = draw(drawn, take, moved)
+                of_picture = loss_of(picture[None], moved.truth[None], moved.mask[None])
+                terms["loss"] = terms.get("loss", 0) + of_picture.pop("loss") + tidy
+                terms |= {prefix + name: value for name, value in of_picture.items()}
             total = {name: total.get(name, 0) + value / len(batch["take"]) for name, value in terms.items()}
         return total
 
@@ -97,6 +106,13 @@ def picture_stage(settings: Settings, files: list[Path], start: MGGTalkModel, de
         return torch.cat(rows).cpu().numpy()
 
     return Stage(networks, batches, loss, validate, picture, device)
+
+
+def before_and_after(nets: dict[str, nn.Module]) -> dict[str, dict[str, nn.Module]]:
+    """The networks of the pictures that the paper's loss compares, by the prefix of their terms' names."""
+    if "densify" not in nets:
+        return {"": nets}
+    return {"parents_": {name: net for name, net in nets.items() if name != "densify"}, "": nets}
 
 
 def draw(nets: dict[str, nn.Module], take: Take, moved: Moved) -> tuple[torch.Tensor, torch.Tensor]:
@@ -126,10 +142,24 @@ def draw(nets: dict[str, nn.Module], take: Take, moved: Moved) -> tuple[torch.Te
         pose = head.pose_weight[:, None]
         means = means + (1 - pose) * shift + pose * (shift @ moved.rotation.T)
         tidy = tidy + MOTION_TIDY * ((1000 * field) ** 2).mean()
+    covars, light = moved.covars, moved.light
+    if "densify" in nets:
+        children = nets["densify"](take.parents, take.identity, take.code)
+        seen = take.visible.nonzero()[:, 0]
+        # A child sits within its parent's extent, where the head's turn is all that moves it relative to its parent.
+        pose = head.pose_weight[seen, None, None]
+        tangents = (1 - pose) * take.tangents + pose * (take.tangents @ moved.rotation.T)
+        divided = divide(means[seen], tangents, colors[seen], opacities[seen], children)
+        means = torch.cat([means, divided.means.flatten(0, 1)])
+        covars = torch.cat([covars, (CHILD_SIZE**2 * covars[seen]).repeat_interleave(CHILDREN, 0)])
+        light = torch.cat([light, light[seen].repeat_interleave(CHILDREN, 0)])
+        colors = torch.cat([colors, divided.colors.flatten(0, 1)])
+        opacities = torch.cat([opacities.index_copy(0, seen, divided.parent_opacities), divided.opacities.flatten()])
+        tidy = tidy + COLOR_TIDY * (children.colors**2).mean() + CHILD_TIDY * children.share.mean()
     camera = take.head.camera
     drawn = render(
-        means, None, None, opacities, (colors.clamp(0, 1) * moved.light).clamp(0, 1), torch.from_numpy(camera.viewmat),
-        torch.from_numpy(camera.K), camera.width, camera.height, head.background.float() / 255, covars=moved.covars,
+        means, None, None, opacities, (colors.clamp(0, 1) * light).clamp(0, 1), torch.from_numpy(camera.viewmat),
+        torch.from_numpy(camera.K), camera.width, camera.height, head.background.float() / 255, covars=covars,
     )  # fmt: skip
     return drawn.rgb, tidy
 

@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 from ..evaluation.masks import head_mask, mouth_mask
 from ..gaussians.decoders import GaussianDecoder, visible_inputs
 from ..gaussians.deformation import HeadDeformer
+from ..gaussians.densify import parent_inputs
 from ..gaussians.head import GaussianHead
 from ..gaussians.light import Relighter, surface_normals
 from ..gaussians.mouth_light import MouthLight
@@ -49,7 +50,8 @@ class Moved:
 
 
 class Take:
-    """A clip with its head; `features`, `identity` and `code` are the visible Gaussian decoder's inputs.
+    """A clip with its head; `features`, `identity` and `code` are the visible Gaussian decoder's inputs, `parents`
+    those of Densify, and `tangents` (n, 2, 3) m the parents' half axes.
 
     `head` stays on the CPU, where it is deformed; what is drawn and what networks see is on the device.
     """
@@ -63,8 +65,12 @@ class Take:
         self.head_on_device = self.head.to(device)
         self.visible = self.head_on_device.origin == VISIBLE
         head_model = load_head_model()
-        inputs = visible_inputs(visible.points, surface_normals(visible.points, head_model), head_model)
+        normals = surface_normals(visible.points, head_model)
+        inputs = visible_inputs(visible.points, normals, head_model)
         self.features = inputs.features.to(device)
+        seen = visible.points.origin == VISIBLE
+        self.parents = parent_inputs(visible.points, normals)[seen].to(device)
+        self.tangents = torch.from_numpy(visible.points.axes[seen, :2]).to(device)
         identity, code = identity_of(model, visible.points, inputs.pixels, GaussianDecoder())
         self.identity, self.code = identity.to(device), code.to(device)
         self.motion = _aligned(motion_of(clip, portrait, self.head), clip, self.head)
