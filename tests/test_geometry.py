@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
+from mggtalk_core.geometry.binding import MOUTH_DEPTH, _near_lips, polygon_mask
 from mggtalk_core.geometry.blocks import block_means, surfel_blocks
 from mggtalk_core.geometry.dsgr import build_points
 from mggtalk_core.geometry.mesh_raster import rasterize_mesh
 from mggtalk_core.geometry.pose_weights import TORSO_FOLLOWS, head_pose_weight
 from mggtalk_core.geometry.projection import project, to_camera, to_canonical, unproject
 from mggtalk_core.geometry.symmetry import mirror_points, select
+from mggtalk_core.headmodel.landmarks import INNER_LIP_RING
 from mggtalk_core.headmodel.model import load_head_model
 from mggtalk_core.types import INTERIOR, SYMMETRIC, VISIBLE
 
@@ -104,3 +106,15 @@ def test_the_head_turns_and_the_torso_follows_a_little():
     assert weights[:3].min() > 0.95 and np.allclose(weights[3:], TORSO_FOLLOWS)
     down = head_pose_weight(np.stack([np.zeros(50), np.linspace(0, 0.3, 50), np.zeros(50)], 1), chin)
     assert (np.diff(down) <= 1e-6).all()
+
+
+def test_mouths_are_not_deep_in_their_corners(demo_portrait):
+    """Side teeth drawn where the molars are tore off the front ones as a smiling head turned."""
+    head = load_head_model()
+    inside = polygon_mask(demo_portrait.landmarks[list(INNER_LIP_RING)], 256)
+    ring = to_camera(head.landmarks_of(demo_portrait.vertices)[list(INNER_LIP_RING)], demo_portrait.camera)[:, 2]
+    molars = np.full(inside.sum(), ring.max() + 0.05)
+    near = _near_lips(demo_portrait, head, inside, molars)
+    assert near.min() > ring.min() + MOUTH_DEPTH and near.max() < ring.max() + MOUTH_DEPTH + 0.012
+    front_teeth = np.full(inside.sum(), ring.min() + 0.003)
+    np.testing.assert_array_equal(_near_lips(demo_portrait, head, inside, front_teeth), front_teeth)

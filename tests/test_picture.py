@@ -22,6 +22,7 @@ from mggtalk_core.training.picture import (
     picture_stage,
     split,
 )
+from mggtalk_core.training.preprocess import SHEET_COLUMNS, SHEET_TILE, contact_sheet
 from mggtalk_core.training.takes import Take
 from mggtalk_core.training.trainer import Settings, train
 from mggtalk_core.types import Motion
@@ -212,3 +213,10 @@ def test_a_recipe_runs_its_stages_and_collects_what_ships(clips, tmp_path, monke
     resumed = train("both", str(tmp_path / "out"), data=str(tmp_path / "no clips"), resume=True)
     assert resumed["first"]["psnr"] == report["first"]["psnr"]  # finished stages are not run again
     assert (tmp_path / "out/first/checkpoint.safetensors").stat().st_mtime_ns == written
+
+
+def test_the_contact_sheet_shows_every_clip(clips):
+    sheet = contact_sheet(sorted(clips.glob("*.safetensors")))
+    assert sheet.shape == (SHEET_TILE, SHEET_COLUMNS * SHEET_TILE, 3)
+    tiles = sheet.reshape(SHEET_TILE, SHEET_COLUMNS, SHEET_TILE, 3).std((0, 2, 3))
+    assert (tiles[:7] > 10).all() and tiles[7] == 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageSequence
+from PIL import Image, ImageDraw, ImageSequence
 
 from ..errors import InputError
 from ..headmodel.fitting import fit_landmarks, personal_landmark_model
@@ -20,7 +20,7 @@ from ..portrait.crop import cut_square
 from ..portrait.parsing import SEEN_FACE, coarse_person_mask, face_share, person_mask
 from ..portrait.tracking import FaceTracker
 from ..types import Portrait
-from .clips import Clip, to_jpeg, write_clip
+from .clips import Clip, read_clip, to_jpeg, write_clip
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,9 @@ MIN_FRAMES = 8
 MIN_FACE = 90.0
 """Pixels; smaller faces have nothing to teach at the size they are stored."""
 
+SHEET_TILE, SHEET_COLUMNS, SHEET_LETTERS = 160, 8, 25
+"""Side of a frame on the contact sheet in pixels, frames to a row, letters of a name that fit."""
+
 
 @dataclass(frozen=True)
 class TrackedFrame:
@@ -64,7 +67,8 @@ class TrackedFrame:
 def preprocess(videos: str, output: str, *, size: int = 256, max_frames: int = 40) -> dict:
     """Track every video (or animated WebP/GIF) of a folder into `output`, at most `max_frames` frames of each.
 
-    Videos whose clip exists already are left alone. Returns counts and the reasons for what was skipped.
+    Videos whose clip exists already are left alone. Returns counts and the reasons for what was skipped; `clips.png`
+    in `output` shows each clip's first frame, because not every face that tracks well is a person's: dogs' do, too.
 
     Raises:
         InputError: the folder does not exist or holds no video.
@@ -91,7 +95,24 @@ def preprocess(videos: str, output: str, *, size: int = 256, max_frames: int = 4
         report["written"] += 1
         report["frames"] += len(clip)
         log.info("%s: %d frames", name, len(clip))
+    clips = sorted(target.glob("*.safetensors"))
+    if clips:
+        Image.fromarray(contact_sheet(clips)).save(target / "clips.png")
     return report
+
+
+def contact_sheet(clips: list[Path]) -> np.ndarray:
+    """First frames of clips, SHEET_COLUMNS to a row, with the files' names: (H, W, 3) uint8."""
+    rows = -(-len(clips) // SHEET_COLUMNS)
+    sheet = Image.new("RGB", (SHEET_COLUMNS * SHEET_TILE, rows * SHEET_TILE))
+    draw = ImageDraw.Draw(sheet)
+    for number, path in enumerate(clips):
+        corner = (number % SHEET_COLUMNS * SHEET_TILE, number // SHEET_COLUMNS * SHEET_TILE)
+        first = Image.fromarray(np.round(read_clip(path).picture(0) * 255).astype(np.uint8))
+        sheet.paste(first.resize((SHEET_TILE, SHEET_TILE)), corner)
+        name = path.stem[:SHEET_LETTERS]
+        draw.text((corner[0] + 2, corner[1] + 2), name, fill="white", stroke_width=1, stroke_fill="black")
+    return np.asarray(sheet)
 
 
 def read_frames(path: Path, max_frames: int) -> list[np.ndarray]:
