@@ -21,7 +21,7 @@ KEPT_MOOD = 0.5
 Rounded lips keep none: nobody says "oo" with a smile."""
 
 
-SOURCE_YAW, HIDDEN_YAW_LIMIT = np.radians([15, 40]), np.radians([45, 10])
+SOURCE_YAW, HIDDEN_YAW_LIMIT = np.radians([15, 40]), np.radians([45, 25])
 """How far a head may turn to its hidden side, for photos taken from the front and from the side (radians)."""
 
 
