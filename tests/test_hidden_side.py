@@ -24,13 +24,15 @@ from mggtalk_core.geometry.scalp import (
     outline_pixels,
 )
 from mggtalk_core.geometry.symmetry import in_free_space, select
+from mggtalk_core.headmodel.arkit import ARKIT_INDEX
 from mggtalk_core.headmodel.model import load_head_model
 from mggtalk_core.media.image import read_photo
 from mggtalk_core.pipeline import build_head
 from mggtalk_core.portrait.analysis import analyze_portrait
 from mggtalk_core.portrait.ears import with_ears
 from mggtalk_core.portrait.parsing import coarse_person_mask, one_person, refine_edges
-from mggtalk_core.types import INTERIOR, VISIBLE
+from mggtalk_core.rendering.frames import render_frames
+from mggtalk_core.types import INTERIOR, SYMMETRIC, VISIBLE, Motion
 
 
 @pytest.fixture(scope="module")
@@ -296,3 +298,16 @@ def test_dark_hair_on_top_means_no_bald_back(demo_points, shade, bald):
     assert (colors[scalp].mean() > 0.35) == bald
     assert bald or colors[scalp].max() < 0.2
     np.testing.assert_allclose(colors[neck | ~hidden], skin[neck | ~hidden])
+
+
+def test_an_opening_jaw_brings_no_mirrored_beard_through_the_collar():
+    """Specks of p17's beard came out on his white collar."""
+    photo = shared_data("dev/portraits/p17_senator_glasses_dark_skin.jpg")
+    head = build_head(read_photo(photo), size=512)
+    expression = head.source_expression.numpy().copy()
+    expression[ARKIT_INDEX["jawOpen"]] = 0.7
+    motion = Motion(expression[None], np.zeros((1, 3), np.float32), np.zeros((1, 3), np.float32), 25.0)
+    frames = [next(render_frames(each, motion, size=512))[0].astype(int) for each in (head, head.without(SYMMETRIC))]
+    collar = (slice(368, 384), slice(282, 300))
+    assert np.median(frames[0][collar]) > 200
+    assert np.abs(frames[0] - frames[1])[collar].max() < 25

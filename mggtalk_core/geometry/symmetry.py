@@ -8,6 +8,7 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
+from ..headmodel.arkit import ARKIT_INDEX
 from ..headmodel.model import HeadModel
 from ..types import SUBSTITUTE, SYMMETRIC, VISIBLE, PointCloud, Portrait
 from .mesh_raster import vertex_normals
@@ -69,11 +70,13 @@ def mirror_points(points: PointCloud, head: HeadModel) -> PointCloud:
     )
 
 
-def in_free_space(positions: np.ndarray, points: PointCloud, margin: float, reach: float = 0.0) -> np.ndarray:
+def in_free_space(
+    positions: np.ndarray, points: PointCloud, margin: float | np.ndarray, reach: float = 0.0
+) -> np.ndarray:
     """Mask (N,) of canonical positions (N, 3) the photo can't contradict.
 
-    They must project onto the person, at least `margin` metres behind what is visible there and up to `reach` metres
-    to the sides; in front of it or beside the person the photo would show them.
+    They must project onto the person, at least `margin` metres (one or (N,)) behind what is visible there and up to
+    `reach` metres to the sides; in front of it or beside the person the photo would show them.
     """
     portrait, depth = points.portrait, points.depth_map.depth
     window = 2 * round(reach * portrait.camera.K[0, 0] / np.nanmedian(depth)) + 1
@@ -95,7 +98,7 @@ def symmetric_points(points: PointCloud, head: HeadModel, *, voxel_filter: bool 
     mirrored = select(mirrored, in_free_space(mirrored.positions, points, 1.5 * pixel))
     laid = onto_scalp(mirrored.positions, points.portrait, points.depth_map.outline, head)
     mirrored = replace(mirrored, positions=laid)
-    keep = in_free_space(mirrored.positions, points, 1.5 * pixel)
+    keep = in_free_space(mirrored.positions, points, 1.5 * pixel + _jaw_travel(mirrored, points, head))
     if voxel_filter and keep.any():
         seen = points.positions[moving]
         steps = points.steps[moving]
@@ -104,6 +107,23 @@ def symmetric_points(points: PointCloud, head: HeadModel, *, voxel_filter: bool 
         own_spacing = spacing[nearest.clip(max=len(seen) - 1)]
         keep[keep] = distance > FILTER_SPACING * np.maximum(own_spacing, 1.2 * pixel)
     return select(mirrored, keep)
+
+
+def _jaw_travel(mirrored: PointCloud, points: PointCloud, head: HeadModel) -> np.ndarray:
+    """How much farther (n,) m an opening jaw moves mirrored points than the visible points in front of them.
+
+    Nearer to a collar than that a mirrored beard comes out through it.
+    """
+    length = np.linalg.norm(head.expression_basis[ARKIT_INDEX["jawOpen"]], axis=1)
+
+    def travel(cloud: PointCloud) -> np.ndarray:
+        return (length[head.faces[cloud.faces]] * cloud.barycentric).sum(1) * cloud.expression_weight
+
+    camera = points.portrait.camera
+    in_picture = project(to_camera(mirrored.positions, camera), camera)[:, :2]
+    seen = np.flatnonzero(points.origin == VISIBLE)
+    _, nearest = cKDTree(points.pixels[seen, ::-1] + 0.5).query(in_picture, workers=-1)
+    return np.maximum(travel(mirrored) - travel(select(points, seen))[nearest], 0)
 
 
 def facing_camera(portrait: Portrait, head: HeadModel) -> np.ndarray:
