@@ -7,7 +7,7 @@ import pytest
 from conftest import shared_data
 from scipy.ndimage import distance_transform_edt
 
-from mggtalk_core.evaluation.synthetic_heads import grid_energy, synthetic_heads
+from mggtalk_core.evaluation.synthetic_heads import ZOOM, grid_energy, synthetic_heads
 from mggtalk_core.geometry.projection import project, to_camera
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
 from mggtalk_core.headmodel.model import load_head_model
@@ -195,9 +195,10 @@ def test_a_grid_is_measured(scene, wardrobe):
     """A pattern with the period of the splats raises the measure; the photograph itself has little of it."""
     rng = np.random.default_rng(3)
     made = make_scene(rng, wardrobe, SIZE)
-    camera = made.view.camera.resized(2 * SIZE, 2 * SIZE)
-    picture = photograph(made.person, made.expression, camera, made.light, np.zeros((2 * SIZE, 2 * SIZE, 3)), wardrobe)
-    stripes = 0.02 * np.cos(np.pi * np.arange(2 * SIZE))[None, :, None]
+    side = ZOOM * SIZE
+    camera = made.view.camera.resized(side, side)
+    picture = photograph(made.person, made.expression, camera, made.light, np.zeros((side, side, 3)), wardrobe)
+    stripes = 0.02 * np.cos(2 * np.pi / ZOOM * np.arange(side))[None, :, None]
     assert grid_energy(picture.image + stripes, made, SIZE) > 20 * grid_energy(picture.image, made, SIZE)
 
 

@@ -20,6 +20,7 @@ from ..geometry.projection import project, to_camera
 from ..headmodel.model import load_head_model
 from ..model import MGGTalkModel
 from ..rendering.rasterizer import render
+from ..rendering.smoothing import SmoothingFilter
 from ..training.makehuman import load_wardrobe
 from ..training.synthetic import photograph
 from ..training.synthetic_pairs import Scene, make_scene, witness
@@ -35,7 +36,10 @@ SIDES = (-35.0, 35.0)
 HIDDEN_BEHIND = 0.006
 """Metres behind the surface the source sees from which on a point is hidden from it."""
 
-ZOOM = 2
+ZOOM = 3
+"""How much closer the grid is looked for. Twice as close, a pixel lies as far from the splats on either side, and the
+shortest period can't be seen."""
+
 BLOCKS = (1, 2, 4)
 """Sides, source pixels, of the blocks that Gaussians stand for: a grid would show at these periods."""
 
@@ -124,9 +128,11 @@ def _side(scene: Scene, wardrobe, yaw: float, size: int, scale: float):
 
 def _drawn(head: GaussianHead, camera: Camera) -> np.ndarray:
     """The head at rest (S, S, 3) over black."""
+    means, covars = head.positions.numpy(), head.covars.numpy().copy()
+    SmoothingFilter(head).smooth(means, covars, camera)
     drawn = render(
         head.positions, None, None, head.opacities, head.colors, torch.from_numpy(camera.viewmat),
-        torch.from_numpy(camera.K), camera.width, camera.height, covars=head.covars,
+        torch.from_numpy(camera.K), camera.width, camera.height, covars=torch.from_numpy(covars),
     )  # fmt: skip
     return drawn.rgb.numpy().clip(0, 1)
 
@@ -144,7 +150,7 @@ def _side_scores(head: GaussianHead, truth, camera: Camera, on_head, hidden, blu
 
 
 def grid_energy(picture: np.ndarray, scene: Scene, size: int) -> float:
-    """How much a face seen twice as large has of the splats' periods, relative to the frequencies around them.
+    """How much a face seen three times as large has of the splats' periods, relative to the frequencies around them.
 
     The face's square under a Hann window; along rows and columns, the power at the frequencies of blocks of 1, 2 and 4
     source pixels over the mean of their neighbours'; the largest of these counts. 1 is a picture without a grid.

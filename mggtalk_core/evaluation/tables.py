@@ -14,7 +14,7 @@ LABELS = {
     "psnr_face_soft": ("face, equal blur", 2, "up"), "psnr_mouth_soft": ("mouth, equal blur", 2, "up"),
     "psnr_hidden": ("hidden side PSNR", 2, "up"), "psnr_hidden_soft": ("hidden side, equal blur", 2, "up"),
     "depth_mm": ("depth error mm", 2, "down"), "skin_depth_mm": ("on skin mm", 2, "down"),
-    "grid": ("grid at 2x / truth", 2, "down"),
+    "grid": ("grid at 3x / truth", 2, "down"),
     "akd": ("AKD px", 2, "down"), "aed": ("AED", 3, "down"), "apd": ("APD deg", 2, "down"),
     "csim": ("CSIM", 3, "up"), "lpips": ("LPIPS", 3, "down"), "fid": ("FID", 1, "down"),
     "lip_corr": ("lip corr", 3, "up"), "eye_corr": ("eye corr", 3, "up"), "sync_ms": ("sync ms", 0, ""),

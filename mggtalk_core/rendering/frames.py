@@ -22,6 +22,7 @@ from ..types import Camera, Motion
 from .cpus import available_cpus
 from .inpainter import Inpainter, crop_boxes, inpaint
 from .rasterizer import choose_backend, render
+from .smoothing import SmoothingFilter
 
 Background = Literal["photo", "transparent"] | tuple[float, float, float] | np.ndarray
 """The portrait's own background; nothing; a colour 0..1; or pictures (H, W, 3) or (T, H, W, 3) uint8."""
@@ -154,7 +155,11 @@ def _backend(name: str) -> tuple[torch.device, str]:
 
 
 def _drawer(head: GaussianHead, device: torch.device, backend: str, threads: int):
-    """A function (means, covars, colors, camera, background) -> (rgb, alpha) uint8; `threads`: of the CPU per frame."""
+    """A function (means, covars, colors, camera, background) -> (rgb, alpha) uint8; `threads`: of the CPU per frame.
+
+    It smooths the covariances in place.
+    """
+    smoothing = SmoothingFilter(head)
     if backend == "cpu":
         from .rasterize_cpu import CpuRenderer
 
@@ -162,6 +167,7 @@ def _drawer(head: GaussianHead, device: torch.device, backend: str, threads: int
         opacities = head.opacities.numpy()
 
         def draw_cpu(means, covars, colors, camera: Camera, background: np.ndarray):
+            smoothing.smooth(means, covars, camera)
             return renderer.render_uint8(
                 means, covars, opacities, colors, camera.viewmat, camera.K, camera.width, camera.height, background
             )
@@ -171,6 +177,8 @@ def _drawer(head: GaussianHead, device: torch.device, backend: str, threads: int
     opacities = head.opacities.to(device)
 
     def draw_torch(means, covars, colors, camera: Camera, background: np.ndarray):
+        smoothing.smooth(means, covars, camera)
+
         def tensor(array):
             return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
