@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
+from mggtalk_core.assets import DEMO_PORTRAIT
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
+from mggtalk_core.media.image import read_photo
+from mggtalk_core.model import MGGTalkModel
+from mggtalk_core.pipeline import build_head
 from mggtalk_core.portrait.tracking import FaceTracker
 from mggtalk_core.rendering.frames import render_frames
 from mggtalk_core.types import Motion
@@ -16,9 +20,13 @@ ACTIONS = {
 
 
 @pytest.fixture(scope="module")
-def seen(demo_head):
-    """The tracked face at rest, and at half and full level of each action with what that adds to the photo's own."""
-    source = demo_head.source_expression.numpy()
+def seen():
+    """The tracked face at rest, and at half and full level of each action with what that adds to the photo's own.
+
+    As large as it is shown: the tracker reads less from an enlarged head, which is softer.
+    """
+    head = build_head(read_photo(DEMO_PORTRAIT), model=MGGTalkModel(), size=512)
+    source = head.source_expression.numpy()
     rows, steps = [source], []
     for names in ACTIONS.values():
         for level in LEVELS:
@@ -30,7 +38,7 @@ def seen(demo_head):
     still = np.zeros((len(rows), 3), np.float32)
     motion = Motion(np.array(rows, np.float32), still, still, 25.0)
     with FaceTracker(max_faces=1) as tracker:
-        rest, *faces = [tracker.detect(rgb)[0] for rgb, _ in render_frames(demo_head, motion, size=512)]
+        rest, *faces = [tracker.detect(rgb)[0] for rgb, _ in render_frames(head, motion, size=512)]
     shown = list(zip(faces, steps))
     return rest, dict(zip(ACTIONS, zip(shown[::2], shown[1::2])))
 

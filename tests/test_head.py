@@ -119,7 +119,7 @@ def test_a_side_view_is_not_turned_to_its_hidden_side(demo_head):
     viewmat[:3, :3] = turned
     limited = onto_portrait(asked, replace(demo_head, viewmat=viewmat))
     yaw = np.degrees(limited.rotation[:, 1])
-    assert yaw[0] == pytest.approx(-20, abs=0.1) and 8 < yaw[2] < 10
+    assert yaw[0] == pytest.approx(-20, abs=0.1) and 16 < yaw[2] < 17  # 25 degrees, softly
     assert "hidden side" in limited.warnings[-1]
 
 
