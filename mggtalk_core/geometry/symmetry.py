@@ -166,8 +166,8 @@ def with_substitutes(points: PointCloud, head: HeadModel) -> tuple[PointCloud, P
     images_seen, _ = _nearest(points.positions[oblique], images.positions, reach)
     on_person = in_free_space(images.positions, points, -np.inf)  # beside it the photo shows the background
     substitutes = select(images, (images_seen < reach) & on_person)
-    replaced, replacing = (points.colors[oblique][on_face[oblique]], images.colors[image][on_face[oblique]])
-    tone = np.median(replaced, 0) / np.median(replacing, 0).clip(0.02)
+    of_face = on_face[oblique]
+    tone = np.median(points.colors[oblique[of_face]], 0) / np.median(images.colors[image[of_face]], 0).clip(0.02)
     kept = np.ones(len(points), bool)
     kept[oblique] = False
     return select(points, kept), replace(
