@@ -10,6 +10,7 @@ Up to `PointCloud` (DSGR) arrays are numpy; from `Gaussians` (SGP) on they are t
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,13 +61,18 @@ class Portrait:
     photo: np.ndarray  # (H, W, 3) float32 0..1 sRGB, the photo as given (upright)
     crop_to_photo: np.ndarray  # (2, 3) float64, affine from crop pixels to photo pixels
     alpha: np.ndarray  # (S, S) float32 0..1, person against background
-    background: np.ndarray  # (S, S, 3) float32 0..1, the crop with the person removed (I_s^bg)
+    filling: Future[np.ndarray]  # `background`, on which a thread may still be at work
     landmarks: np.ndarray  # (478, 2) float32, crop pixels
     scores: np.ndarray  # (52,) float32, the tracker's ARKit scores
     fit: HeadFit
     vertices: np.ndarray  # (V, 3) float32, head model with the source expression, warped onto the landmarks
     camera: Camera  # the photo's camera over the crop
     warnings: tuple[str, ...] = ()
+
+    @property
+    def background(self) -> np.ndarray:
+        """(S, S, 3) float32 0..1, the crop with the person removed (I_s^bg); waits until it is filled."""
+        return self.filling.result()
 
 
 @dataclass(frozen=True)

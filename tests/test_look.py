@@ -29,6 +29,7 @@ from mggtalk_core.media.image import read_photo
 from mggtalk_core.model import MGGTalkModel
 from mggtalk_core.pipeline import build_head
 from mggtalk_core.portrait.analysis import analyze_portrait
+from mggtalk_core.portrait.background import already
 from mggtalk_core.rendering.frames import render_frames
 from mggtalk_core.types import INTERIOR, VISIBLE, Motion
 
@@ -255,7 +256,7 @@ def test_a_smooth_edge_has_no_tint_of_the_background(demo_points, scalp):
     portrait = demo_points.portrait
     truth = np.clip(gaussian_filter(portrait.alpha, 1.0) * 2 - 1, 0, 1)[..., None]  # ends inside of the given matte
     image = truth * skin + (1 - truth) * wall
-    portrait = replace(portrait, image=image, background=np.broadcast_to(wall, image.shape).copy())
+    portrait = replace(portrait, image=image, filling=already(np.broadcast_to(wall, image.shape).copy()))
     outline = demo_points.depth_map.outline
     outline = replace(outline, hair=np.full_like(outline.hair, 40 * scalp), bare=np.full_like(outline.bare, not scalp))
     depth_map = replace(demo_points.depth_map, outline=outline)

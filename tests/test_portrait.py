@@ -1,12 +1,14 @@
 """Portrait analysis on the demo photo and on pictures made to be difficult."""
 
+import threading
+
 import numpy as np
 import pytest
 from conftest import shared_data
 
 from mggtalk_core.errors import InputError
 from mggtalk_core.headmodel.landmarks import INNER_FACE
-from mggtalk_core.portrait import analysis
+from mggtalk_core.portrait import analysis, background
 from mggtalk_core.portrait.analysis import analyze_portrait
 from mggtalk_core.portrait.crop import crop_box_inside, cut_square
 from mggtalk_core.portrait.inpainting import complete
@@ -40,6 +42,21 @@ def test_the_background_lost_the_person_and_kept_the_rest(demo_portrait):
     face = portrait.image[120:170, 110:150].mean((0, 1))
     behind = portrait.background[120:170, 110:150].mean((0, 1))
     assert np.linalg.norm(face - behind) > 0.1  # skin is gone
+
+
+def test_the_background_is_filled_while_geometry_goes_on(demo_portrait, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def fill(image, alpha):
+        begun.set()
+        go_on.wait(60)
+        return image
+
+    monkeypatch.setattr(background, "remove_person", fill)
+    portrait = analyze_portrait(demo_portrait.photo, size=128)
+    assert begun.wait(60) and not portrait.filling.done()
+    go_on.set()
+    np.testing.assert_array_equal(portrait.background, portrait.image)
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ..geometry.interior import unfolding
+from ..geometry.search_tree import search_tree
 from ..headmodel.model import HeadModel
 from ..types import INTERIOR, VISIBLE, PointCloud
 from .hidden_colors import share_of_hair
@@ -31,7 +32,7 @@ def bounded_change(points: PointCloud, chosen: np.ndarray, change: np.ndarray, h
     """Of learned changes of colour (n, 3) of some points (N,) bool, what a photo's head may have."""
     shown = np.flatnonzero((points.origin == VISIBLE) & (points.pose_weight > 0.5))[::SHADES_SHARE]
     change = in_the_photos_shades(points.colors[shown], change)
-    positions, tree = points.positions[chosen], cKDTree(points.positions[shown])
+    positions, tree = points.positions[chosen], search_tree(points.positions[shown])
     distance, _ = tree.query(positions, distance_upper_bound=BESIDE[1], workers=-1)
     # The parts of lids and lips that unfold are in no picture from another side: little was learned there.
     folded = (points.origin[chosen] == INTERIOR) & unfolding(points.portrait.vertices, head)[points.faces[chosen]]
@@ -55,7 +56,7 @@ def without_texture(points: PointCloud, chosen: np.ndarray, change: np.ndarray) 
     asked = of_hair[::TONE_SHARE]
     if len(asked) < TONE_COUNT:
         return change
-    _, near = cKDTree(positions[asked]).query(positions[of_hair], k=TONE_COUNT, workers=-1)
+    _, near = search_tree(positions[asked]).query(positions[of_hair], k=TONE_COUNT, workers=-1)
     smooth = change.copy()
     smooth[of_hair] += share[of_hair, None].astype(np.float32) * (change[asked[near]].mean(1) - change[of_hair])
     return smooth

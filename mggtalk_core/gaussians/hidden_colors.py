@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.ndimage import binary_erosion, gaussian_filter, map_coordinates
-from scipy.spatial import cKDTree
 
 from ..geometry.binding import polygon_mask
 from ..geometry.blocks import block_means
@@ -12,6 +11,7 @@ from ..geometry.interior import mouth_centre
 from ..geometry.mesh_raster import vertex_normals
 from ..geometry.pose_weights import smoothstep
 from ..geometry.scalp import Continuation, outline_pixels
+from ..geometry.search_tree import search_tree
 from ..headmodel.landmarks import LEFT_EYE_RING, RIGHT_EYE_RING, inter_ocular_distance
 from ..headmodel.model import EAR_HEIGHTS, LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
 from ..types import INTERIOR, SOLID_ALPHA, VISIBLE, PointCloud, Portrait
@@ -127,12 +127,12 @@ def behind_ears(points: PointCloud, head: HeadModel) -> np.ndarray:
     if not of_ears.any():
         return colors
     ears = positions[of_ears]
-    distance, nearest = cKDTree(ears).query(positions, distance_upper_bound=BEHIND_EAR[0], workers=-1)
+    distance, nearest = search_tree(ears).query(positions, distance_upper_bound=BEHIND_EAR[0], workers=-1)
     beside = np.isfinite(distance)
     beside[beside] = positions[beside, 2] >= ears[nearest[beside], 2]
     around = hidden[~beside]
     farther = positions[beside] + [0, 0, BEHIND_EAR[1]]
-    _, nearest = cKDTree(points.positions[around]).query(farther, k=EAR_NEIGHBOURS, workers=-1)
+    _, nearest = search_tree(points.positions[around]).query(farther, k=EAR_NEIGHBOURS, workers=-1)
     amount = 1 - smoothstep(distance[beside, None] / BEHIND_EAR[0])
     behind = hidden[beside]
     colors[behind] += amount * (points.colors[around[nearest]].mean(1) - colors[behind])
@@ -217,7 +217,7 @@ def _eye_colors(points: PointCloud, positions: np.ndarray, head: HeadModel, skin
     eyes = (points.origin == VISIBLE) & ((part == LEFT_EYE) | (part == RIGHT_EYE))
     if not eyes.any():
         return np.broadcast_to(white, positions.shape)
-    distance, nearest = cKDTree(points.positions[eyes]).query(positions)
+    distance, nearest = search_tree(points.positions[eyes]).query(positions)
     return np.where((distance > 0.003)[:, None], white, points.colors[eyes][nearest])
 
 
@@ -258,7 +258,7 @@ def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> 
     on_lid = np.linalg.norm(positions[:, None] - centres, axis=2).min(1) < LID_REACH
     if on_lid.any() and lid_source.any():
         above = positions[on_lid] + np.array([0, -0.007, -0.005], np.float32)
-        _, nearest = cKDTree(points.positions[lid_source]).query(above, k=12)
+        _, nearest = search_tree(points.positions[lid_source]).query(above, k=12)
         colors[on_lid] = points.colors[lid_source][nearest].mean(1) * 0.95
     return colors
 
@@ -363,7 +363,7 @@ def _nearest_colors(
     """
     known = np.flatnonzero(known)
     known = known[:: -(-len(known) // ENOUGH_SKIN)]
-    _, nearest = cKDTree(points.positions[known] * importance).query(positions * importance, k=8, workers=-1)
+    _, nearest = search_tree(points.positions[known] * importance).query(positions * importance, k=8, workers=-1)
     rows, columns = points.pixels[known].T
     colors = block_means(points.portrait.image, rows, columns, points.steps[known])
     return colors[nearest].mean(1) * 0.97

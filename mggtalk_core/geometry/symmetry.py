@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 from scipy.ndimage import maximum_filter
-from scipy.spatial import cKDTree
 
 from ..headmodel.arkit import ARKIT_INDEX
 from ..headmodel.model import HeadModel
@@ -14,6 +13,7 @@ from ..types import SUBSTITUTE, SYMMETRIC, VISIBLE, PointCloud, Portrait
 from .mesh_raster import vertex_normals
 from .projection import project, to_camera
 from .scalp import onto_scalp
+from .search_tree import search_tree
 from .surfels import surfel_sigma
 
 FLIP = np.array([-1, 1, 1], np.float32)
@@ -122,7 +122,7 @@ def _jaw_travel(mirrored: PointCloud, points: PointCloud, head: HeadModel) -> np
     camera = points.portrait.camera
     in_picture = project(to_camera(mirrored.positions, camera), camera)[:, :2]
     seen = np.flatnonzero(points.origin == VISIBLE)
-    _, nearest = cKDTree(points.pixels[seen, ::-1] + 0.5).query(in_picture, workers=-1)
+    _, nearest = search_tree(points.pixels[seen, ::-1] + 0.5).query(in_picture, workers=-1)
     return np.maximum(travel(mirrored) - travel(select(points, seen))[nearest], 0)
 
 
@@ -132,7 +132,7 @@ def facing_camera(portrait: Portrait, head: HeadModel) -> np.ndarray:
     skin = np.unique(head.faces[head.outer_skin])
     _, spread_out = np.unique((vertices[skin] / FACING_SPACING).astype(int), axis=0, return_index=True)
     skin = skin[spread_out]
-    tree = cKDTree(vertices[skin])
+    tree = search_tree(vertices[skin])
     _, near = tree.query(vertices[skin], k=FACING_COUNT, distance_upper_bound=FACING_REACH)
     _, own = tree.query(vertices)
     normals = np.vstack([vertex_normals(vertices, head.faces)[skin], np.zeros(3)])[near].sum(1)[own]
@@ -179,7 +179,7 @@ def with_substitutes(points: PointCloud, head: HeadModel) -> tuple[PointCloud, P
 
 def _nearest(among: np.ndarray, positions: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
     """Distance (n,), inf beyond `reach`, from positions (n, 3) to the nearest of others (m, 3), and its index (n,)."""
-    return cKDTree(among).query(positions, distance_upper_bound=reach, workers=-1)
+    return search_tree(among).query(positions, distance_upper_bound=reach, workers=-1)
 
 
 def select(points: PointCloud, keep: np.ndarray) -> PointCloud:

@@ -14,7 +14,7 @@ from ..headmodel.landmarks import INNER_FACE, inter_ocular_distance
 from ..headmodel.model import load_head_model
 from ..headmodel.warp import warp_to_landmarks
 from ..types import Portrait
-from .background import remove_person
+from .background import begin_removing_person
 from .crop import crop_box_inside, cut_square
 from .ears import with_ears
 from .lip_contour import refine_lip_contour
@@ -108,7 +108,7 @@ def analyze_portrait(
         photo=photo,
         crop_to_photo=crop_to_photo,
         alpha=alpha,
-        background=remove_person(image, alpha),
+        filling=begin_removing_person(image, alpha),
         landmarks=face.landmarks,
         scores=face.scores,
         fit=fit,

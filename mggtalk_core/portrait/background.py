@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
+
 import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter
 
@@ -9,6 +11,21 @@ from .inpainting import complete
 
 GROW = 1 / 80
 """The mask is grown by this part of the crop's side before filling: the fringe of hair the mask misses goes too."""
+
+
+def begin_removing_person(image: np.ndarray, alpha: np.ndarray) -> Future[np.ndarray]:
+    """`remove_person` in a thread: geometry, which comes next, takes as long and needs no background."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="mggtalk-background")
+    filling = thread.submit(remove_person, image, alpha)
+    thread.shutdown(wait=False)
+    return filling
+
+
+def already(background: np.ndarray) -> Future[np.ndarray]:
+    """A background (S, S, 3) that is there already, where one that is being filled is expected."""
+    filling: Future[np.ndarray] = Future()
+    filling.set_result(background)
+    return filling
 
 
 def remove_person(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from ..geometry.binding import polygon_mask
+from ..geometry.search_tree import search_tree
 from ..headmodel.landmarks import OVAL
 
 NOSE_BASE = 2
@@ -36,6 +36,6 @@ def samples(colors: np.ndarray) -> np.ndarray:
 
 def like_skin(colors: np.ndarray, skin: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Mask (n,) of colours (n, 3) nearer to the skin's (s, 3) than to something else's (o, 3)."""
-    to_skin, _ = cKDTree(skin).query(colors, k=NEIGHBOURS)
-    to_other, _ = cKDTree(other).query(colors, k=NEIGHBOURS)
+    to_skin, _ = search_tree(skin).query(colors, k=NEIGHBOURS, workers=-1)
+    to_other, _ = search_tree(other).query(colors, k=NEIGHBOURS, workers=-1)
     return to_skin.mean(1) < to_other.mean(1)

@@ -30,6 +30,7 @@ from ..headmodel.model import load_head_model
 from ..headmodel.warp import warp_to_landmarks
 from ..media.files import atomic_path
 from ..model import MGGTalkModel
+from ..portrait.background import already
 from ..portrait.parsing import refine_edges
 from ..types import Camera, DepthMap, PointCloud, Portrait, is_hidden
 from .makehuman import Wardrobe, load_wardrobe
@@ -116,7 +117,7 @@ def simulated_portrait(view: SyntheticView, rng: np.random.Generator) -> Portrai
         photo=view.image,
         crop_to_photo=np.array([[1.0, 0, 0], [0, 1.0, 0]]),
         alpha=refine_edges(view.image, segmented(view.alpha, rng)),
-        background=view.background,
+        filling=already(view.background),
         landmarks=landmarks.astype(np.float32),
         scores=scores.astype(np.float32),
         fit=fit,

@@ -27,7 +27,7 @@ from ..headmodel.model import load_head_model
 from ..headmodel.warp import warp_to_landmarks
 from ..model import MGGTalkModel
 from ..motion.picture_alignment import PictureAlignment
-from ..portrait.background import remove_person
+from ..portrait.background import begin_removing_person
 from ..portrait.lip_contour import refine_lip_contour
 from ..types import VISIBLE, Motion, Portrait
 from .clips import Clip
@@ -131,7 +131,7 @@ def portrait_of(clip: Clip) -> Portrait:
         photo=image,
         crop_to_photo=np.array([[1.0, 0, 0], [0, 1.0, 0]]),
         alpha=alpha,
-        background=remove_person(image, alpha),
+        filling=begin_removing_person(image, alpha),
         landmarks=landmarks,
         scores=clip.scores[0],
         fit=fit,

@@ -1,0 +1,16 @@
+"""Nearest points, found faster than by scipy's default tree, are the same points."""
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from mggtalk_core.geometry.search_tree import search_tree
+
+
+def test_the_nearest_points_are_those_of_scipys_default_tree():
+    rng = np.random.default_rng(0)
+    front = rng.normal(size=(2000, 3)) * [1, 1, 0.1]
+    behind = rng.normal(size=(300, 3)) + [0, 0, 2]
+    distance, nearest = search_tree(front).query(behind, k=8)
+    expected_distance, expected = cKDTree(front).query(behind, k=8)
+    np.testing.assert_array_equal(nearest, expected)
+    np.testing.assert_array_equal(distance, expected_distance)
