@@ -7,7 +7,7 @@ from mggtalk_core.geometry.binding import MOUTH_DEPTH, _near_lips, polygon_mask
 from mggtalk_core.geometry.blocks import block_means, surfel_blocks
 from mggtalk_core.geometry.dsgr import build_points
 from mggtalk_core.geometry.mesh_raster import rasterize_mesh
-from mggtalk_core.geometry.pose_weights import TORSO_FOLLOWS, head_pose_weight
+from mggtalk_core.geometry.pose_weights import TORSO_FOLLOWS, head_pose_weight, shoulder_tops
 from mggtalk_core.geometry.projection import project, to_camera, to_canonical, unproject
 from mggtalk_core.geometry.symmetry import mirror_points, select
 from mggtalk_core.headmodel.landmarks import INNER_LIP_RING
@@ -106,6 +106,29 @@ def test_the_head_turns_and_the_torso_follows_a_little():
     assert weights[:3].min() > 0.95 and np.allclose(weights[3:], TORSO_FOLLOWS)
     down = head_pose_weight(np.stack([np.zeros(50), np.linspace(0, 0.3, 50), np.zeros(50)], 1), chin)
     assert (np.diff(down) <= 1e-6).all()
+
+
+def test_shoulders_begin_where_the_photo_shows_background_above_them(demo_portrait):
+    """A jacket that turned with the head tore beside the neck; hair that reaches the shoulders must still turn."""
+    chin = float(load_head_model().landmarks_of(demo_portrait.vertices)[152, 1])
+    tops = shoulder_tops(demo_portrait, chin)
+    assert ((chin - 0.04 < tops) & (tops < chin + 0.03)).all()
+    long_hair = replace(demo_portrait, alpha=np.ones_like(demo_portrait.alpha))
+    assert np.isinf(shoulder_tops(long_hair, chin)).all()
+    below = np.array([[-0.09, tops[0] + 0.02, 0.07], [0.09, tops[1] + 0.02, 0.07]])
+    assert head_pose_weight(below, chin).min() > 0.8
+    assert np.allclose(head_pose_weight(below, chin, tops), TORSO_FOLLOWS)
+    above = below - [0, 0.05, 0]
+    np.testing.assert_array_equal(head_pose_weight(above, chin, tops), head_pose_weight(above, chin))
+
+
+def test_shoulders_stay_as_the_head_turns(demo_points):
+    chin = float(load_head_model().landmarks_of(demo_points.portrait.vertices)[152, 1])
+    tops = shoulder_tops(demo_points.portrait, chin)
+    x, y = demo_points.positions[:, 0], demo_points.positions[:, 1]
+    shoulders = (np.abs(x) > 0.08) & (y > np.where(x < 0, *tops)) & (demo_points.origin == VISIBLE)
+    assert shoulders.sum() > 500 and demo_points.pose_weight[shoulders].max() < TORSO_FOLLOWS + 1e-6
+    assert not ((np.abs(x) > 0.08) & (y > tops.max()) & (demo_points.origin == SYMMETRIC)).any()
 
 
 def test_mouths_are_not_deep_in_their_corners(demo_portrait):

@@ -11,7 +11,7 @@ from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UP
 from ..types import INTERIOR, PointCloud, Portrait
 from .binding import polygon_mask
 from .mesh_raster import rasterize_mesh
-from .pose_weights import head_pose_weight
+from .pose_weights import head_pose_weight, shoulder_tops
 from .projection import project, to_camera, to_canonical
 from .scalp import SPLAT_RADIUS, hair_thickness
 from .surfels import MAX_OPACITY
@@ -112,7 +112,7 @@ def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> 
         faces=faces.astype(np.int32),
         barycentric=barycentric.astype(np.float32),
         expression_weight=np.ones(count, np.float32),
-        pose_weight=head_pose_weight(positions, chin_height),
+        pose_weight=head_pose_weight(positions, chin_height, shoulder_tops(points.portrait, chin_height)),
         origin=np.full(count, INTERIOR, np.uint8),
         pixels=np.full((count, 2), -1, np.int32),
         steps=np.ones(count, np.uint8),

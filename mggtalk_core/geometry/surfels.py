@@ -10,7 +10,7 @@ from ..types import SOLID_ALPHA, VISIBLE, DepthMap, PointCloud, Portrait
 from .binding import polygon_mask
 from .blocks import block_means, surfel_blocks
 from .depth import pixel_tangents
-from .pose_weights import head_pose_weight, smoothstep
+from .pose_weights import head_pose_weight, shoulder_tops, smoothstep
 from .projection import to_canonical, unproject
 
 HEAD_MAX_SLOPE = 7.0
@@ -74,7 +74,8 @@ def visible_points(portrait: Portrait, depth_map: DepthMap, chin_height: float) 
 
     reach = depth_map.distance[rows, columns] * footprint[:, 0] / EXPRESSION_REACH
     on_face = depth_map.on_head[rows, columns] | (depth_map.distance[rows, columns] == 0)
-    pose_weight = head_pose_weight(positions, chin_height) * _inside_border(rows, columns, positions, chin_height, size)
+    pose_weight = head_pose_weight(positions, chin_height, shoulder_tops(portrait, chin_height))
+    pose_weight *= _inside_border(rows, columns, positions, chin_height, size)
     count = len(rows)
     return PointCloud(
         positions=positions.astype(np.float32),
