@@ -1,5 +1,7 @@
 """DSGR: depth, surfels, mirrored and hidden points."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
