@@ -11,6 +11,7 @@ from ..headmodel.arkit import ARKIT_INDEX
 from ..headmodel.model import HeadModel
 from ..types import SUBSTITUTE, SYMMETRIC, VISIBLE, PointCloud, Portrait
 from .mesh_raster import vertex_normals
+from .pose_weights import head_pose_weight, shoulder_tops
 from .projection import project, to_camera
 from .scalp import onto_scalp
 from .search_tree import search_tree
@@ -94,6 +95,9 @@ def symmetric_points(points: PointCloud, head: HeadModel, *, voxel_filter: bool 
     moving = points.pose_weight > MIN_POSE_WEIGHT
     has_mirror = head.mirror_faces[points.faces] >= 0
     mirrored = mirror_points(select(points, moving & has_mirror & (points.origin == VISIBLE)), head)
+    chin_height = float(head.landmarks_of(points.portrait.vertices)[152, 1])
+    there = head_pose_weight(mirrored.positions, chin_height, shoulder_tops(points.portrait, chin_height))
+    mirrored = select(mirrored, there > MIN_POSE_WEIGHT)  # long hair or a hand on one side, a shoulder on the other
     pixel = np.nanmedian(points.depth_map.depth) / points.portrait.camera.K[0, 0]
     mirrored = select(mirrored, in_free_space(mirrored.positions, points, 1.5 * pixel))
     laid = onto_scalp(mirrored.positions, points.portrait, points.depth_map.outline, head)
