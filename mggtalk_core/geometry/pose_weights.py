@@ -11,6 +11,7 @@ TORSO_FOLLOWS = 0.08
 """Of the head's turning, how much shoulders and chest follow."""
 
 NO_SHOULDERS = np.full(2, np.inf)
+"""`shoulder_tops` of someone whose hair may hang down on both sides."""
 
 BESIDE_NECK, BESIDE_DEPTH = (0.06, 0.09), 0.08
 """Where hair that reaches the shoulders hangs: distances from the middle, and depth behind the eyes, metres."""

@@ -10,6 +10,6 @@ def search_tree(positions: np.ndarray) -> cKDTree:
     """A k-d tree over positions (N, d) for queries that lie apart from them, as hidden surface does from the visible.
 
     The same answers as scipy's default tree. That one splits at medians and shrinks its boxes to the points, so that
-    queries from afar must open many more of them: two to seven times slower here.
+    queries from afar must open many more of them: several times slower here.
     """
     return cKDTree(positions, balanced_tree=False, compact_nodes=False)

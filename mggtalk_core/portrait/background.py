@@ -22,7 +22,7 @@ def begin_removing_person(image: np.ndarray, alpha: np.ndarray) -> Future[np.nda
 
 
 def already(background: np.ndarray) -> Future[np.ndarray]:
-    """A background (S, S, 3) that is there already, where one that is being filled is expected."""
+    """A background (S, S, 3) float32 0..1 that is there already, where one that is being filled is expected."""
     filling: Future[np.ndarray] = Future()
     filling.set_result(background)
     return filling
