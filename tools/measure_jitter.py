@@ -51,7 +51,8 @@ def main() -> None:
         reader = VideoReader(path)
         frames = [frame.rgb for frame in islice(reader.frames(reader.fps), options.frames)]
         photo = frames[0].astype(np.float32) / 255
-        head, portrait = build_head(photo, model=model, size=size), analyze_portrait(photo, size=size)
+        head = build_head(photo, model=model, size=size)
+        portrait = analyze_portrait(photo, size=size, matting=model.matting)
         with FaceTracker(max_faces=3) as tracker:
             faces, face = [], None
             for frame in frames:

@@ -30,6 +30,7 @@ from ..motion.audio.drive import drive_with_audio
 from ..motion.audio.windows import loudness, to_mono_16k
 from ..motion.onto_portrait import onto_portrait
 from ..motion.video import DrivingPerson, track_video
+from ..pipeline import build_head
 from ..portrait.analysis import analyze_portrait
 from ..portrait.parsing import coarse_person_mask
 from ..portrait.tracking import FaceTracker, TrackedFace
@@ -57,6 +58,7 @@ SOFT_SIGMA = 0.6
 """Pixels by which every variant's picture is blurred for the figures "at equal blur"."""
 
 ABLATIONS = {
+    "matting": "matting",
     "geo-refine": "geo_refine",
     "identity": "identity_encoder",
     "gaussian-decoder": "gaussian_decoder",
@@ -122,9 +124,11 @@ def self_reenactment(
     clips, sets = [], defaultdict(FrechetDistance)
     for clip in find_clips(videos):
         source = next(sampled_frames(clip, every, frames))
-        portrait = analyze_portrait(source.astype(np.float32) / 255, size=HEAD_SIZE)
+        photo = source.astype(np.float32) / 255
+        portrait = analyze_portrait(photo, size=HEAD_SIZE, matting=model.matting)
+        unmatted = analyze_portrait(photo, size=HEAD_SIZE) if model.matting else portrait
         rate = float(VideoReader(clip).fps) / every
-        variants = variants_of(portrait, model, present)
+        variants = variants_of(portrait, model, present, unmatted)
         full = variants[0].head
         person = DrivingPerson.from_portrait(portrait, full)
         motions = {
@@ -164,13 +168,18 @@ def check_ablations(names: Sequence[str]) -> None:
         raise InputError(f"--ablate {sorted(unknown)[0]} is unknown; use one of {', '.join(ABLATIONS)}")
 
 
-def variants_of(portrait: Portrait, model: MGGTalkModel, ablate: Sequence[str]) -> list[_Variant]:
-    """What is compared: the full pipeline, the prior alone where there are networks, baselines, ablations."""
+def variants_of(
+    portrait: Portrait, model: MGGTalkModel, ablate: Sequence[str], unmatted: Portrait
+) -> list[_Variant]:
+    """What is compared: the full pipeline, the prior alone where there are networks, baselines, ablations.
+
+    `unmatted` is the portrait as it is without the matting network.
+    """
     full = _head_of(portrait, model)
     variants = [_Variant("full", full, model.inpainter)]
     prior = full
     if any(isinstance(part, nn.Module) for part in vars(model).values()):
-        prior = _head_of(portrait, MGGTalkModel(device=model.device))
+        prior = _head_of(unmatted, MGGTalkModel(device=model.device))
         variants.append(_Variant("prior only", prior))
     variants += [
         _Variant("blurred prior", prior, blur=BLUR_SIGMA),
@@ -189,6 +198,8 @@ def variants_of(portrait: Portrait, model: MGGTalkModel, ablate: Sequence[str]) 
         elif name == "alignment":
             variants.append(_Variant(LANDMARKS_ALONE, full, model.inpainter, landmarks_alone=True))
             continue
+        elif name == "matting":
+            changed, inpainter = _head_of(unmatted, model), model.inpainter
         else:
             changed, inpainter = _head_of(portrait, replace(model, **{ABLATIONS[name]: None})), model.inpainter
         variants.append(_Variant(f"without {name}", changed, inpainter))
@@ -333,8 +344,8 @@ def cross_reenactment(
     Raises:
         InputError: as `self_reenactment`.
     """
-    portrait = analyze_portrait(read_photo(source), size=HEAD_SIZE)
     model = load_model(checkpoint)
+    portrait = analyze_portrait(read_photo(source), size=HEAD_SIZE, matting=model.matting)
     head = _head_of(portrait, model)
     identity = _Identity()
     photographed = np.round(portrait.image * 255).astype(np.uint8)
@@ -409,7 +420,7 @@ def audio_driven(
     paths = find_clips(videos)
     model = load_model(checkpoint) if source else None
     photo = read_photo(source) if source and source != FIRST_FRAME else None
-    head = _head_of(analyze_portrait(photo, size=HEAD_SIZE), model) if photo is not None else None
+    head = build_head(photo, size=HEAD_SIZE, model=model) if photo is not None else None
     driven, tracked, sounds = [], [], []
     for clip in paths:
         audio = read_audio(clip, sample_rate=16_000, channels=1)
@@ -424,7 +435,7 @@ def audio_driven(
             curves["another clip's sound"] = driven[index - 1]
         if source == FIRST_FRAME:
             first = next(sampled_frames(clip, 1, None)).astype(np.float32) / 255
-            head = _head_of(analyze_portrait(first, size=HEAD_SIZE), model)
+            head = build_head(first, size=HEAD_SIZE, model=model)
         if head:
             curves["rendered"] = _rendered_lips(head, sounds[index], clip.name)
         level = loudness(to_mono_16k(waveform, rate))

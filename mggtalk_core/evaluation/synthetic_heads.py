@@ -8,6 +8,7 @@ never gets.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,7 @@ def synthetic_heads(
     """
     check_ablations(ablate)
     model, wardrobe = load_model(checkpoint), load_wardrobe(Path(assets))
+    model = replace(model, matting=None)  # their masks are simulated: the true one, as wrong as real ones
     present = [name for name in ablate if not ABLATIONS[name] or getattr(model, ABLATIONS[name]) is not None]
     persons = []
     for number in range(people):
@@ -76,7 +78,7 @@ def synthetic_heads(
             photograph(scene.person, scene.expression, closer, scene.light, background, wardrobe).image, scene, size
         )
         rows = {}
-        for variant in variants_of(scene.portrait, model, present):
+        for variant in variants_of(scene.portrait, model, present, scene.portrait):
             if variant.head is None or not variant.expression or variant.landmarks_alone:
                 continue
             scores = [_side_scores(variant.head, *side, variant.blur) for side in sides]

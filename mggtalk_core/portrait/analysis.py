@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from torch import nn
 
 from ..errors import InputError
 from ..geometry.projection import PORTRAIT_FOCAL
@@ -18,7 +19,8 @@ from .background import begin_removing_person
 from .crop import crop_box_inside, cut_square
 from .ears import with_ears
 from .lip_contour import refine_lip_contour
-from .parsing import SEEN_FACE, coarse_person_mask, face_share, one_person, refine_edges, with_face
+from .matting import matte
+from .parsing import SEEN_FACE, coarse_person_mask, face_share, one_person, refine_edges, with_face, without_veils
 from .tracking import FaceTracker, TrackedFace, search_faces, search_small_faces
 
 MIN_FACE_PIXELS = 24
@@ -42,13 +44,19 @@ LARGE_YAW = 25.0
 
 
 def analyze_portrait(
-    photo: np.ndarray, *, size: int = 512, face_index: int = 0, faces: Sequence[TrackedFace] | None = None
+    photo: np.ndarray,
+    *,
+    size: int = 512,
+    face_index: int = 0,
+    faces: Sequence[TrackedFace] | None = None,
+    matting: nn.Module | None = None,
 ) -> Portrait:
     """Analyse a photo (H, W, 3) float32 0..1 sRGB; the crop is (size, size).
 
     Args:
         face_index: chooses among several faces, largest first.
         faces: one or more faces of the photo, largest first, as another tracker found them; taken as they are.
+        matting: the network (`MGGTalkModel.matting`) for the person's edge; None leaves it to the guided filter.
 
     Raises:
         InputError: no face, no such face, a face too small, or something that is not a human face.
@@ -102,7 +110,10 @@ def analyze_portrait(
         )
         mask = with_face(mask, face.landmarks)
     mask = with_ears(mask, image, face.landmarks, vertices, camera, head)
-    alpha = one_person(refine_edges(image, mask), face.landmarks)
+    alpha = refine_edges(image, mask)
+    if matting is not None:
+        alpha = matte(matting, image, mask, alpha)
+    alpha = without_veils(one_person(alpha, face.landmarks))
     return Portrait(
         image=image,
         photo=photo,

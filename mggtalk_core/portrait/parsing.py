@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_dilation, label
+from scipy.ndimage import binary_dilation, binary_opening, distance_transform_edt, label
 from torch.nn.functional import interpolate
 
 from ..geometry.binding import polygon_mask
+from ..geometry.pose_weights import smoothstep
 from ..headmodel.landmarks import OVAL
 from ..model_files import find_model_file
 
@@ -30,6 +31,10 @@ GUIDE_EPSILON = 2e-4
 
 ISLAND_GAP = 1 / 100
 """What the mask has farther than this from the person, in crop sides, is somebody or something else."""
+
+BACKGROUND_ALPHA, SOFT_EDGE = 0.15, (0.015, 0.035)
+"""What counts as background, if it is wider than a few pixels; and up to how far from it, in crop sides, a mask may be
+soft (as it likes, less and less): loose hair is, what a segmenter is unsure of in the middle of a person is not."""
 
 SEEN_FACE = 0.8
 """Share of a face that the mask covers if the segmenter took it for a person: people, paintings and cartoons have .94
@@ -69,6 +74,17 @@ def one_person(mask: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     own = np.bincount(joined[rows, columns]).argmax()
     reach = binary_dilation(joined == own, iterations=max(1, round(ISLAND_GAP * size)))
     return np.where(reach, mask, 0) if own else mask
+
+
+def without_veils(mask: np.ndarray) -> np.ndarray:
+    """The mask (H, W) with what is half transparent far from any background made solid."""
+    size = len(mask)
+    background = binary_opening(mask < BACKGROUND_ALPHA, iterations=max(1, size // 256))
+    if not background.any():
+        return mask
+    inward = distance_transform_edt(~background) / size
+    solid = smoothstep((inward - SOFT_EDGE[0]) / (SOFT_EDGE[1] - SOFT_EDGE[0]))
+    return np.maximum(mask, solid).astype(np.float32)
 
 
 def face_share(mask: np.ndarray, landmarks: np.ndarray) -> float:

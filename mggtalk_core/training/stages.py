@@ -1,6 +1,7 @@
 """The stages of training: which networks, what data, what loss.
 
 expression_map  scores -> coefficients, on tracked clips (seconds)
+matting         the person's edge, on synthetic people
 geo_refine      depth offsets, on synthetic people
 sym_decoder     identity encoder + Sym-Gaussian decoder, on synthetic people
 picture         visible decoder, mouth tone, deformation network, on rendered pictures of tracked clips (picture.py)
@@ -25,6 +26,7 @@ from ..media.files import require_file
 from ..model import MGGTalkModel
 from ..rendering.cpus import available_cpus
 from ..weights import load_model, read_checkpoint
+from .matting import make_matting_sample, matting_stage
 from .synthetic_pairs import make_color_sample, make_depth_sample, make_samples, read_sample
 from .trainer import Settings, Stage
 
@@ -51,7 +53,7 @@ def make_stage(settings: Settings, output: Path, device: torch.device) -> Stage 
         from .expression_map import train_expression_map
 
         return train_expression_map({"clips": str(data), "steps": settings.steps, "seed": settings.seed}, output)
-    builders = {"geo_refine": _geo_refine, "sym_decoder": _sym_decoder}
+    builders = {"matting": matting_stage, "geo_refine": _geo_refine, "sym_decoder": _sym_decoder}
     if settings.stage not in {*builders, *CLIP_STAGES}:
         raise InputError(f"stage {settings.stage!r} is unknown; use {', '.join((*CLIP_STAGES, *builders))}")
     files = sorted(data.glob("*.safetensors"))
@@ -78,6 +80,9 @@ def make_people(settings: Settings, rank: int, world: int) -> None:
     if not settings.assets:
         raise InputError("this recipe makes its own people; give --assets, MakeHuman's asset folder")
     maker = make_depth_sample
+    if settings.stage == "matting":
+        photos = tuple(sorted(Path(settings.backgrounds).glob("*.jpg"))) if settings.backgrounds else ()
+        maker = partial(make_matting_sample, photos=photos)
     if settings.stage == "sym_decoder":
         start = read_checkpoint(require_file(settings.start, "start")) if settings.start else MGGTalkModel()
         maker = partial(make_color_sample, refine=start.geo_refine)

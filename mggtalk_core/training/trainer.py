@@ -46,6 +46,7 @@ class Settings:
     networks: dict | None = None  # constructor settings per network
     start: str = ""  # a checkpoint to begin with
     assets: str = ""  # MakeHuman's asset folder, for stages that make samples
+    backgrounds: str = ""  # folder of photos (.jpg) whose backgrounds people stand before; without, made-up rooms
     samples: int = 0  # how many samples to make first
     vgg: str = ""  # VGG-16 weights, .safetensors, for the perceptual term; without, gradients stand in
     adversarial: float = 0.0  # weight of the critic's gradient in the inpainter stage
@@ -110,12 +111,18 @@ def training_device() -> torch.device:
 
 
 def train(
-    config: str, output: str, *, resume: bool = False, data: str | None = None, assets: str | None = None
+    config: str,
+    output: str,
+    *,
+    resume: bool = False,
+    data: str | None = None,
+    assets: str | None = None,
+    backgrounds: str | None = None,
 ) -> dict:
     """Train as a settings file says; writes checkpoint.safetensors, log.csv, TensorBoard events and pictures.
 
-    `config` is a file or the name of one in recipes/; `data` and `assets` replace the settings' own. A recipe of
-    several stages (`Recipe`) runs them one after the other.
+    `config` is a file or the name of one in recipes/; `data`, `assets` and `backgrounds` replace the settings' own.
+    A recipe of several stages (`Recipe`) runs them one after the other.
 
     Raises:
         InputError: settings or data that can't be used.
@@ -127,12 +134,14 @@ def train(
     rank, world = _join_processes()
     values = read_json(path)
     if "stages" in values:
-        report = _train_stages(Recipe(**values), folder, rank, world, resume, data, assets)
+        replaced = {"assets": assets or "", "backgrounds": backgrounds or ""}
+        report = _train_stages(Recipe(**values), folder, rank, world, resume, data, replaced)
     else:
         settings = Settings.of(values, path)
         settings = replace(
-            settings, data=data or settings.data or str(folder / "samples"), assets=assets or settings.assets
-        )
+            settings, data=data or settings.data or str(folder / "samples"), assets=assets or settings.assets,
+            backgrounds=backgrounds or settings.backgrounds,
+        )  # fmt: skip
         report = _train_stage(settings, folder, rank, world, resume)
     if world > 1:
         torch.distributed.destroy_process_group()
@@ -140,7 +149,7 @@ def train(
 
 
 def _train_stages(
-    recipe: Recipe, folder: Path, rank: int, world: int, resume: bool, data: str | None, assets: str | None
+    recipe: Recipe, folder: Path, rank: int, world: int, resume: bool, data: str | None, sources: dict[str, str]
 ) -> dict:
     """Every stage in its own folder, each on what ships of those before it; then all.safetensors and what ships.
 
@@ -157,8 +166,8 @@ def _train_stages(
         if on_clips and not data:
             raise InputError(f"stage {name} learns from clips; give --data, a folder made by `mggtalk preprocess`")
         settings = replace(
-            settings, seed=recipe.seed, assets=assets or "", data=data if on_clips else str(folder / name / "samples"),
-            start=start,
+            settings, seed=recipe.seed, data=data if on_clips else str(folder / name / "samples"), start=start,
+            **sources,
         )  # fmt: skip
         (folder / name).mkdir(exist_ok=True)
         reports[name] = _train_stage(settings, folder / name, rank, world, resume)

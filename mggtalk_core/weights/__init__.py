@@ -19,6 +19,7 @@ from ..gaussians.identity_encoder import IdentityEncoder
 from ..geometry.refine import GeoRefineUNet
 from ..media.files import atomic_path, require_file
 from ..model import MGGTalkModel
+from ..portrait.matting import MattingUNet
 from ..rendering.inpainter import Inpainter
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ EMBEDDED = Path(__file__).parent / "mggtalk.safetensors"
 FORMAT = "mggtalk-checkpoint-2"
 
 NETWORKS: dict[str, type[nn.Module]] = {
+    "matting": MattingUNet,
     "geo_refine": GeoRefineUNet,
     "identity_encoder": IdentityEncoder,
     "gaussian_decoder": GaussianDecoder,
