@@ -18,6 +18,7 @@ from ..gaussians.decoders import GaussianDecoder, visible_inputs
 from ..gaussians.deformation import HeadDeformer
 from ..gaussians.densify import parent_inputs
 from ..gaussians.head import GaussianHead
+from ..gaussians.lid_tone import LidTone
 from ..gaussians.light import Relighter, surface_normals
 from ..gaussians.mouth_light import MouthLight
 from ..gaussians.sgp import identity_of, predict_invisible, predict_visible
@@ -79,7 +80,7 @@ class Take:
         head = self.head
         grey = np.full((len(head), 3), 0.5, np.float32)
         arrays = (head.normals, head.pose_weight, head.light)
-        self._relighter = Relighter(grey, *(array.numpy() for array in arrays), MouthLight.of(head))
+        self._relighter = Relighter(grey, *(array.numpy() for array in arrays), MouthLight.of(head), LidTone(()))
 
     def __len__(self) -> int:
         return len(self.clip)
