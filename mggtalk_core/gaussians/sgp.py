@@ -24,6 +24,7 @@ from .head import GaussianHead, covars_from_axes
 from .hidden_colors import behind_ears, hidden_colors, under_dark_hair
 from .identity_encoder import encoder_input, sample_features
 from .light import fit_light, lit_normals, surface_normals
+from .monochrome import in_the_photos_tint
 
 SHARPENING_ITERATIONS = 8
 
@@ -142,7 +143,7 @@ def prior_hidden_colors(points: PointCloud) -> PointCloud:
     """The cloud with colours by rule on the interior points, given the visible ones."""
     colors = points.colors.copy()
     hidden = np.flatnonzero(points.origin == INTERIOR)
-    colors[hidden] = hidden_colors(points, hidden, load_head_model())
+    colors[hidden] = in_the_photos_tint(hidden_colors(points, hidden, load_head_model()), points.portrait.image)
     return replace(points, colors=colors)
 
 
