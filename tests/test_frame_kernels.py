@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from mggtalk_core.gaussians.deformation import HeadDeformer, deform_torch
-from mggtalk_core.gaussians.lid_tone import LidTone
 from mggtalk_core.gaussians.light import MAX_CHANGE, MIN_LIGHT, Relighter, sh_basis, turned_light
 from mggtalk_core.gaussians.mouth_light import MouthLight
+from mggtalk_core.gaussians.unfolding_tone import UnfoldingTone
 from mggtalk_core.rendering.frames import _in_order
 
 
@@ -69,7 +69,7 @@ def test_relight_is_the_plain_formula(n):
     change = change.clip(1 / MAX_CHANGE, MAX_CHANGE)
     expected = (colors * (1 + pose_weight[:, None] * (change - 1))).clip(0, 1)
     mouth = MouthLight(np.zeros(0, int), np.zeros(0, int), np.ones(3), np.zeros((52, 3)), 1.0)
-    got = Relighter(colors, normals, pose_weight, light, mouth, LidTone(())).colors(np.zeros(52), rotation)
+    got = Relighter(colors, normals, pose_weight, light, mouth, UnfoldingTone.none()).colors(np.zeros(52), rotation)
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 

@@ -15,8 +15,8 @@ from ..geometry.mesh_raster import vertex_normals
 from ..headmodel.model import SKIN, HeadModel
 from ..types import INTERIOR, VISIBLE, PointCloud
 from .frame_kernels import at_least_8, relight_points
-from .lid_tone import LidTone
 from .mouth_light import MouthLight
+from .unfolding_tone import UnfoldingTone
 
 if TYPE_CHECKING:
     from .head import GaussianHead
@@ -120,9 +120,9 @@ class Relighter:
         pose_weight: np.ndarray,
         light: np.ndarray,
         mouth: MouthLight,
-        lids: LidTone,
+        skin: UnfoldingTone,
     ):
-        self._mouth, self._lids = mouth, lids
+        self._mouth, self._skin = mouth, skin
         self._count = len(colors)
         self._light = light
         self._floor = (MIN_LIGHT * np.maximum(light[0], 1e-3)).astype(np.float32)
@@ -133,7 +133,7 @@ class Relighter:
     def of(head: GaussianHead) -> Relighter:
         """For a finished head."""
         arrays = (head.colors, head.normals, head.pose_weight, head.light)
-        return Relighter(*(array.numpy() for array in arrays), MouthLight.of(head), LidTone.of(head))
+        return Relighter(*(array.numpy() for array in arrays), MouthLight.of(head), UnfoldingTone.of(head))
 
     def colors(self, expression: np.ndarray, rotation: np.ndarray) -> np.ndarray:
         """Colours (N, 3) float32 0..1 with an expression (52,), the head turned by `rotation` (3,), axis-angle rad."""
@@ -142,5 +142,5 @@ class Relighter:
         relit = np.empty_like(self._points[0])
         relight_points(*self._points, constants, relit)
         self._mouth.shade(relit, expression)
-        self._lids.shade(relit, expression)
+        self._skin.shade(relit, expression)
         return relit[: self._count]

@@ -18,10 +18,10 @@ from ..gaussians.decoders import GaussianDecoder, visible_inputs
 from ..gaussians.deformation import HeadDeformer
 from ..gaussians.densify import parent_inputs
 from ..gaussians.head import GaussianHead
-from ..gaussians.lid_tone import LidTone
 from ..gaussians.light import Relighter, surface_normals
 from ..gaussians.mouth_light import MouthLight
 from ..gaussians.sgp import identity_of, predict_invisible, predict_visible
+from ..gaussians.unfolding_tone import UnfoldingTone
 from ..geometry.dsgr import build_points, estimate_depth
 from ..headmodel.fitting import camera_of, fit_landmarks, generic_landmark_model
 from ..headmodel.model import load_head_model
@@ -80,7 +80,8 @@ class Take:
         head = self.head
         grey = np.full((len(head), 3), 0.5, np.float32)
         arrays = (head.normals, head.pose_weight, head.light)
-        self._relighter = Relighter(grey, *(array.numpy() for array in arrays), MouthLight.of(head), LidTone(()))
+        arrays = (array.numpy() for array in arrays)
+        self._relighter = Relighter(grey, *arrays, MouthLight.of(head), UnfoldingTone.none())
 
     def __len__(self) -> int:
         return len(self.clip)

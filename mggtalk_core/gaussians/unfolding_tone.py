@@ -1,0 +1,159 @@
+"""Skin that unfolds: the few rows of pixels of an open eye's lid, or of closed lips' rims, stretch to several times
+their height as the eye closes and the lips part. Lashes would become stripes, the dark line between lips beads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..geometry.pose_weights import smoothstep
+from ..headmodel.landmarks import INNER_LIP_LOWER, INNER_LIP_UPPER, LEFT_EYE_RING, RIGHT_EYE_RING
+from ..headmodel.model import SKIN, HeadModel, load_head_model
+from ..types import VISIBLE
+
+if TYPE_CHECKING:
+    from .head import GaussianHead
+
+GROWTH = (1.1, 1.5)
+"""Growth of a triangle since the photo between which its skin is smoothed."""
+
+BEYOND_CORNERS = 0.002
+"""How far, metres, beyond the corners of an eye or of the mouth skin is smoothed less and less: there may be hair."""
+
+ALONG, ACROSS = 0.004, 0.0004
+"""Standard deviations, metres, along an edge and across it, of what skin is smoothed by: stripes run across it, the
+line of the lashes and the crease of the lid along it."""
+
+LID_EDGE, LID_HEIGHT = -0.001, (0.006, 0.010)
+"""Height, metres, of a lid's lower end above the line through its landmarks, and heights between which skin is smoothed
+less and less: rims of spectacles are no lid."""
+
+LIP_RIM, LIP_RED = (0.003, 0.005), 0.0015
+"""Distances, metres, from a lip's edge between which it is smoothed less and less; and the one whose colours the rim
+has that comes to light: nearer is the dark line between lips."""
+
+LIP_CORNERS = (78, 308)
+"""Landmarks at the ends of both lips' inner edges."""
+
+ROWS = 512
+"""So many points are smoothed at once."""
+
+
+@dataclass(frozen=True)
+class UnfoldingTone:
+    """Colours of unfolding skin, from frame to frame."""
+
+    points: np.ndarray  # (n,) indices of Gaussians
+    changes: np.ndarray  # (n, 3) what their colours gain when wholly unfolded
+    corners: np.ndarray  # (n, 3) their triangles' corners among `vertices`
+    barycentric: np.ndarray  # (n, 3)
+    triangles: np.ndarray  # (f, 3) all triangles around, corners among `vertices`
+    vertices: np.ndarray  # (v, 3) m without expression
+    basis: np.ndarray  # (52, v, 3) m
+    areas: np.ndarray  # (f,) in the photo
+
+    @staticmethod
+    def of(head: GaussianHead) -> UnfoldingTone:
+        """For a finished head."""
+        model, source = load_head_model(), head.source_expression.numpy()
+        faces, positions, colors = head.faces.numpy(), head.positions.numpy(), head.colors.numpy()
+        seen = np.flatnonzero((head.origin.numpy() == VISIBLE) & _bare(faces, model))
+        landmarks = model.landmarks_of(head.vertices.numpy())
+        changes = np.zeros((len(seen), 3), np.float32)
+        for ring in (RIGHT_EYE_RING, LEFT_EYE_RING):
+            lid = landmarks[list(ring[:9])]  # from corner to corner
+            along, above = _beside(positions[seen], lid)
+            weight = _between_corners(along, lid) * (1 - _ramp(above, LID_HEIGHT)) * (above > LID_EDGE)
+            changes += _smoothed(along, above, above, colors[seen], weight)
+        upper, lower = (landmarks[[LIP_CORNERS[0], *lip, LIP_CORNERS[1]]] for lip in (INNER_LIP_UPPER, INNER_LIP_LOWER))
+        _, above_middle = _beside(positions[seen], 0.5 * (upper + lower))
+        for edge, side in ((upper, 1), (lower, -1)):
+            along, above = _beside(positions[seen], edge)
+            outward = side * above
+            weight = _between_corners(along, edge) * (1 - _ramp(outward, LIP_RIM)) * (side * above_middle > 0)
+            changes += _smoothed(along, outward, np.maximum(outward, LIP_RED), colors[seen], weight)
+        chosen = changes.any(1)
+        return UnfoldingTone._bound(head, model, source, seen[chosen], changes[chosen])
+
+    @staticmethod
+    def _bound(
+        head: GaussianHead, model: HeadModel, source: np.ndarray, points: np.ndarray, changes: np.ndarray
+    ) -> UnfoldingTone:
+        """With the part of the head model that points (n,) are bound to, and the triangles around it."""
+        own = np.unique(model.faces[head.faces.numpy()[points]])
+        triangles = model.faces[np.isin(model.faces, own).any(1)]
+        needed = np.unique(triangles)
+        vertices, basis = head.vertices.numpy()[needed], head.expression_basis.numpy()[:, needed]
+        corners = model.faces[head.faces.numpy()[points]]
+        corners, triangles = (np.searchsorted(needed, part) for part in (corners, triangles))
+        return UnfoldingTone(
+            points, changes, corners, head.barycentric.numpy()[points], triangles,
+            vertices - np.tensordot(source, basis, 1), basis, _areas(vertices, triangles),
+        )  # fmt: skip
+
+    @staticmethod
+    def none() -> UnfoldingTone:
+        """For heads whose colours stay."""
+        index, field = np.zeros((0, 3), int), np.zeros((0, 3), np.float32)
+        return UnfoldingTone(index[:, 0], field, index, field, index, field, np.zeros((52, 0, 3)), field[:, 0])
+
+    def unfolded(self, expression: np.ndarray) -> np.ndarray:
+        """How much (n,), 0..1, of its smooth colour each point has with an expression (52,)."""
+        vertices = self.vertices + np.tensordot(expression, self.basis, 1)
+        growth = _areas(vertices, self.triangles) / np.maximum(self.areas, 1e-10)
+        share = np.zeros(len(vertices))
+        np.maximum.at(share, self.triangles.ravel(), np.repeat(_ramp(growth, GROWTH), 3))
+        return (share[self.corners] * self.barycentric).sum(1)
+
+    def shade(self, colors: np.ndarray, expression: np.ndarray) -> None:
+        """Turn colours (N, 3), in place, from the source's expression to another (52,)."""
+        share = self.unfolded(expression).astype(np.float32)
+        some = share > 0
+        points = self.points[some]
+        colors[points] = (colors[points] + share[some, None] * self.changes[some]).clip(0, 1)
+
+
+def _bare(faces: np.ndarray, model: HeadModel) -> np.ndarray:
+    """Mask (N,) of what is bound to skin, not to the inside of the mouth, teeth or eyes."""
+    return (model.parts[faces] == SKIN) & ~model.mouth_interior[faces]
+
+
+def _areas(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Twice the area (F,) of triangles."""
+    a, b, c = (vertices[triangles[:, corner]] for corner in range(3))
+    return np.linalg.norm(np.cross(b - a, c - a), axis=1)
+
+
+def _ramp(value: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    return smoothstep((value - limits[0]) / (limits[1] - limits[0]))
+
+
+def _beside(positions: np.ndarray, edge: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Metres along (n,) an edge (m, 3), from left to right in the photo, and above it (n,), of positions (n, 3)."""
+    order = np.argsort(edge[:, 0])
+    return positions[:, 0], np.interp(positions[:, 0], edge[order, 0], edge[order, 1]) - positions[:, 1]
+
+
+def _between_corners(along: np.ndarray, edge: np.ndarray) -> np.ndarray:
+    """1 between the ends of an edge, less beyond them, (n,)."""
+    first, last = np.sort(edge[[0, -1], 0])
+    return 1 - smoothstep(np.maximum(first - along, along - last) / BEYOND_CORNERS)
+
+
+def _smoothed(
+    along: np.ndarray, across: np.ndarray, wanted: np.ndarray, colors: np.ndarray, weight: np.ndarray
+) -> np.ndarray:
+    """What colours (n, 3) gain, by a weight (n,), when they become those of points around, along an edge, that lie
+    `across` (n,) m from it where they are `wanted` (n,)."""
+    change = np.zeros_like(colors)
+    near = np.flatnonzero(weight > 0)
+    known = near if wanted is across else np.flatnonzero(np.abs(across) < 2 * LIP_RIM[1])
+    for first in range(0, len(near), ROWS):
+        part = near[first : first + ROWS]
+        squares = ((along[part, None] - along[known]) / ALONG) ** 2
+        kernel = np.exp(-0.5 * (squares + ((wanted[part, None] - across[known]) / ACROSS) ** 2)) + 1e-12
+        smooth = kernel @ colors[known] / kernel.sum(1, keepdims=True)
+        change[part] = weight[part, None] * (smooth - colors[part])
+    return change

@@ -1,0 +1,101 @@
+"""Closing lids and parting lips: no stripes and beads on what unfolds, nothing else changes."""
+
+import numpy as np
+import pytest
+
+from mggtalk_core.assets import DEMO_PORTRAIT
+from mggtalk_core.gaussians.light import Relighter
+from mggtalk_core.gaussians.unfolding_tone import UnfoldingTone
+from mggtalk_core.headmodel.arkit import ARKIT_INDEX
+from mggtalk_core.headmodel.landmarks import LEFT_EYE_RING, RIGHT_EYE_RING
+from mggtalk_core.headmodel.model import load_head_model
+from mggtalk_core.media.image import read_photo
+from mggtalk_core.pipeline import build_head
+
+STILL = np.zeros(3, np.float32)
+BLINK = ("eyeBlinkLeft", "eyeBlinkRight")
+NEAR_EYE = 0.02
+
+
+@pytest.fixture(scope="module")
+def head():
+    return build_head(read_photo(DEMO_PORTRAIT), size=256)
+
+
+@pytest.fixture(scope="module")
+def tone(head):
+    return UnfoldingTone.of(head)
+
+
+def acting(head, *names):
+    expression = head.source_expression.numpy().copy()
+    expression[[ARKIT_INDEX[name] for name in names]] = 1
+    return expression
+
+
+def shaded(head, tone, expression):
+    colors = head.colors.numpy().copy()
+    tone.shade(colors, expression)
+    return colors
+
+
+def near_landmarks(head, tone, indices, reach):
+    """Which of the tone's points lie so near, metres, to landmarks."""
+    marks = load_head_model().landmarks_of(head.vertices.numpy())[list(indices)]
+    positions = head.positions.numpy()[tone.points]
+    return tone.points[np.linalg.norm(positions[:, None] - marks, axis=2).min(1) < reach]
+
+
+def roughness(colors, positions, points):
+    """Mean difference of neighbours, left to right, at the median height of some points."""
+    rows = points[np.abs(positions[points, 1] - np.median(positions[points, 1])) < 0.001]
+    rows = rows[np.argsort(positions[rows, 0])]
+    return np.abs(np.diff(colors[rows].mean(1))).mean()
+
+
+def test_the_photo_s_expression_keeps_its_colours(head, tone):
+    np.testing.assert_array_equal(shaded(head, tone, head.source_expression.numpy()), head.colors.numpy())
+
+
+@pytest.mark.parametrize("ring", [LEFT_EYE_RING, RIGHT_EYE_RING])
+def test_closed_lids_are_smooth(head, tone, ring):
+    plain, closed = head.colors.numpy(), shaded(head, tone, acting(head, *BLINK))
+    lid = near_landmarks(head, tone, ring[2:7], 0.006)
+    assert len(lid) > 50
+    positions = head.positions.numpy()
+    assert roughness(closed, positions, lid) < 0.8 * roughness(plain, positions, lid)
+
+
+def test_parted_lips_have_even_rims(head, tone):
+    """What is far darker or brighter than the lips around it would become beads."""
+    plain, open_jaw = head.colors.numpy(), shaded(head, tone, acting(head, "jawOpen"))
+    rim = near_landmarks(head, tone, (13, 14, 82, 87, 312, 317), 0.003)
+    assert len(rim) > 20
+    assert open_jaw[rim].mean(1).std() < 0.8 * plain[rim].mean(1).std()
+
+
+def test_only_what_unfolds_changes(head, tone):
+    """One eye closes alone; closing eyes leave the lips, an opening jaw the eyes."""
+    plain = head.colors.numpy()
+    left, right = (near_landmarks(head, tone, ring, NEAR_EYE) for ring in (LEFT_EYE_RING, RIGHT_EYE_RING))
+    winking = shaded(head, tone, acting(head, "eyeBlinkLeft"))
+    np.testing.assert_array_equal(winking[right], plain[right])
+    assert (winking[left] != plain[left]).any()
+    jaw = shaded(head, tone, acting(head, "jawOpen"))
+    both = np.concatenate([left, right])
+    np.testing.assert_array_equal(jaw[both], plain[both])
+    changed = (jaw != plain).any(1)
+    assert 20 < changed.sum() < 0.05 * len(head)
+
+
+def test_frames_use_it(head, tone):
+    """The colours that frames are drawn with."""
+    relighter, closing = Relighter.of(head), acting(head, *BLINK)
+    rested, closed = (relighter.colors(expression, STILL) for expression in (head.source_expression.numpy(), closing))
+    expected = tone.changes * tone.unfolded(closing)[:, None]
+    np.testing.assert_allclose((closed - rested)[tone.points], expected, atol=0.02)
+
+
+def test_none_changes_nothing(head):
+    colors = shaded(head, UnfoldingTone.none(), acting(head, *BLINK, "jawOpen"))
+    np.testing.assert_array_equal(colors, head.colors.numpy())
