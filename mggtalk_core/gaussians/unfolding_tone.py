@@ -37,8 +37,8 @@ has that comes to light: nearer is the dark line between lips."""
 LIP_CORNERS = (78, 308)
 """Landmarks at the ends of both lips' inner edges."""
 
-ROWS = 512
-"""So many points are smoothed at once."""
+ROWS, LONELY = 512, 1e-12
+"""So many points are smoothed at once; and what a point far away weighs, for where there are none near."""
 
 
 @dataclass(frozen=True)
@@ -145,15 +145,16 @@ def _between_corners(along: np.ndarray, edge: np.ndarray) -> np.ndarray:
 def _smoothed(
     along: np.ndarray, across: np.ndarray, wanted: np.ndarray, colors: np.ndarray, weight: np.ndarray
 ) -> np.ndarray:
-    """What colours (n, 3) gain, by a weight (n,), when they become those of points around, along an edge, that lie
-    `across` (n,) m from it where they are `wanted` (n,)."""
+    """What colours (n, 3) gain, by a weight (n,), when they become those of their neighbours along an edge.
+
+    `along` and `across` (n,), metres, say where they lie, `wanted` (n,) how far across the neighbours do.
+    """
     change = np.zeros_like(colors)
     near = np.flatnonzero(weight > 0)
-    known = near if wanted is across else np.flatnonzero(np.abs(across) < 2 * LIP_RIM[1])
     for first in range(0, len(near), ROWS):
         part = near[first : first + ROWS]
-        squares = ((along[part, None] - along[known]) / ALONG) ** 2
-        kernel = np.exp(-0.5 * (squares + ((wanted[part, None] - across[known]) / ACROSS) ** 2)) + 1e-12
-        smooth = kernel @ colors[known] / kernel.sum(1, keepdims=True)
+        squares = ((along[part, None] - along[near]) / ALONG) ** 2
+        kernel = np.exp(-0.5 * (squares + ((wanted[part, None] - across[near]) / ACROSS) ** 2)) + LONELY
+        smooth = kernel @ colors[near] / kernel.sum(1, keepdims=True)
         change[part] = weight[part, None] * (smooth - colors[part])
     return change
