@@ -12,7 +12,8 @@ from mggtalk_core.assets import DEMO_PORTRAIT
 from mggtalk_core.gaussians.edge_colors import Edge, color_range
 from mggtalk_core.gaussians.hidden_colors import _continued_hair, behind_ears, hidden_colors, under_dark_hair
 from mggtalk_core.gaussians.light import lit_normals
-from mggtalk_core.geometry.interior import within_outline
+from mggtalk_core.geometry.dsgr import build_points, estimate_depth
+from mggtalk_core.geometry.interior import TEETH_SPACING, sample_faces, within_outline
 from mggtalk_core.geometry.projection import project, to_camera, to_canonical
 from mggtalk_core.geometry.scalp import (
     NAPE,
@@ -25,7 +26,7 @@ from mggtalk_core.geometry.scalp import (
 )
 from mggtalk_core.geometry.symmetry import in_free_space, select
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
-from mggtalk_core.headmodel.model import load_head_model
+from mggtalk_core.headmodel.model import UPPER_TEETH, load_head_model
 from mggtalk_core.media.image import read_photo
 from mggtalk_core.pipeline import build_head
 from mggtalk_core.portrait.analysis import analyze_portrait
@@ -311,3 +312,14 @@ def test_an_opening_jaw_brings_no_mirrored_beard_through_the_collar():
     collar = (slice(368, 384), slice(282, 300))
     assert np.median(frames[0][collar]) > 200
     assert np.abs(frames[0] - frames[1])[collar].max() < 25
+
+
+def test_closed_lips_keep_their_teeth():
+    """p15: a few deep pixels between closed lips took a patch of teeth away around each, black gaps in a smile."""
+    portrait = analyze_portrait(read_photo(shared_data("dev/portraits/p15_senator_bald.jpg")), size=512)
+    points, head = build_points(portrait, estimate_depth(portrait)), load_head_model()
+    kept = np.count_nonzero((points.origin == INTERIOR) & (head.parts[points.faces] == UPPER_TEETH))
+    all_of_them, *_ = sample_faces(
+        portrait.vertices, head.faces, np.flatnonzero(head.parts == UPPER_TEETH), TEETH_SPACING
+    )
+    assert kept > 0.95 * len(all_of_them)
