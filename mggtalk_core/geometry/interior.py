@@ -30,9 +30,6 @@ first."""
 BEHIND_OUTLINE = 0.05
 """So far behind the outline of the head, metres, comes into view when it turns by 30 degrees."""
 
-MOUTH_SPLAT_REACH = 1.0
-"""How far to the side of its centre a splat of the mouth is seen, spacings: closed lips are deeper at their corners."""
-
 OUTSIDE_TEST_SIZE = 256
 OUTSIDE_TEST_STRENGTH = 0.7
 OUTSIDE_TEST_ACTIONS = (
@@ -100,9 +97,10 @@ def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> 
     keep = in_free_space(positions, points, HIDDEN_MARGIN) | _outside_picture(positions, points)
     in_mouth = (head.parts[faces] >= TONGUE) | head.mouth_interior[faces]
     if not mouth_is_open(points.portrait.landmarks):
+        # A splat is seen about a spacing to the side of its centre; closed lips are deeper at their corners.
         fine = in_mouth & np.isin(head.parts[faces], (UPPER_TEETH, LOWER_TEETH))
         for some, spacing in ((fine, TEETH_SPACING), (in_mouth & ~fine, CAVITY_SPACING)):
-            keep[some] &= in_free_space(positions[some], points, HIDDEN_MARGIN, reach=MOUTH_SPLAT_REACH * spacing)
+            keep[some] &= in_free_space(positions[some], points, HIDDEN_MARGIN, reach=spacing)
     keep[in_mouth] &= stays_in_mouth(points.portrait, head, faces[in_mouth], barycentric[in_mouth])
     faces, barycentric, positions, axes = (array[keep] for array in (faces, barycentric, positions, axes))
     count = len(faces)

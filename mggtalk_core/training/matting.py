@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion, gaussian_filter, zoom
 
+from ..headmodel.model import load_head_model
 from ..media.image import read_photo
 from ..portrait.background import remove_person
 from ..portrait.matting import GUIDED_CHANNEL, MATTE_SIZE, MattingUNet, near_edge
@@ -27,6 +28,7 @@ from .synthetic import (
     sample_light,
     sample_person,
 )
+from .synthetic_pairs import read_sample
 from .trainer import Settings, Stage
 
 FINER = 2
@@ -39,6 +41,7 @@ REAL_BACKGROUND = 0.8
 """Share of backgrounds that come from photos, where there are any."""
 
 CHIN = 152
+"""Landmark; what is neither head nor far below it is hair."""
 
 MOST_TUFTS, TUFT_SIZE, MOST_STRANDS, STRAND_PIECES, STRAND_LENGTH = 10, (0.01, 0.1), 40, 8, (0.01, 0.08)
 """Loose hair at the hair's edge: so many tufts, how wide, of so many hairs, in how many pieces each, and how long; in
@@ -53,8 +56,6 @@ CROP, TEACH_SIZE = 256, 384
 
 def make_matting_sample(seed: int, wardrobe: Wardrobe, photos: tuple[Path, ...] = ()) -> dict[str, np.ndarray]:
     """Pictures of one person, what the segmenter and the guided filter make of them, and the true matte; uint8."""
-    from ..headmodel.model import load_head_model
-
     rng = np.random.default_rng(seed)
     person, light = sample_person(rng, wardrobe, load_head_model()), sample_light(rng)
     size = MATTE_SIZE * FINER
@@ -142,6 +143,7 @@ def _as_photo(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 
 def _halved(picture: np.ndarray) -> np.ndarray:
+    """(S * FINER, S * FINER, C) -> (S, S, C), means."""
     size = len(picture) // FINER
     return picture.reshape(size, FINER, size, FINER, -1).mean((1, 3), dtype=np.float32)
 
@@ -151,9 +153,7 @@ def _bytes(picture: np.ndarray) -> np.ndarray:
 
 
 def matting_stage(settings: Settings, train: list[Path], test: list[Path], device: torch.device) -> Stage:
-    """Trained on parts of pictures, half of each on the edge; judged on whole pictures near the edge."""
-    from .synthetic_pairs import read_sample
-
+    """Trained on parts of pictures around random points of the edge; judged on whole pictures, near it."""
     network = MattingUNet(**(settings.networks or {}).get("matting", {}))
     people, others = [read_sample(path) for path in train], [read_sample(path) for path in test]
 
@@ -203,7 +203,8 @@ def _guided(inputs: torch.Tensor) -> torch.Tensor:
 
 def _huber(error: torch.Tensor) -> torch.Tensor:
     """Squared where small: most pixels are right from the start, and absolute errors would keep the others there."""
-    return torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=SMALL_ERROR)
+    zero = torch.zeros_like(error)
+    return torch.nn.functional.huber_loss(error, zero, reduction="none", delta=SMALL_ERROR) / SMALL_ERROR
 
 
 def _whole(sample: dict[str, np.ndarray], index: int) -> tuple[torch.Tensor, torch.Tensor]:

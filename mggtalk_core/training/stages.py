@@ -75,13 +75,15 @@ def make_people(settings: Settings, rank: int, world: int) -> None:
     """Make this process's share of the synthetic people a stage wants and its folder does not have yet.
 
     Raises:
-        InputError: no assets to make them from.
+        InputError: no assets to make them from, or no photos where backgrounds should be.
     """
     if not settings.assets:
         raise InputError("this recipe makes its own people; give --assets, MakeHuman's asset folder")
     maker = make_depth_sample
     if settings.stage == "matting":
         photos = tuple(sorted(Path(settings.backgrounds).glob("*.jpg"))) if settings.backgrounds else ()
+        if settings.backgrounds and not photos:
+            raise InputError(f"{settings.backgrounds} holds no .jpg; give --backgrounds a folder of photos, or none")
         maker = partial(make_matting_sample, photos=photos)
     if settings.stage == "sym_decoder":
         start = read_checkpoint(require_file(settings.start, "start")) if settings.start else MGGTalkModel()
