@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from conftest import shared_data
 from scipy.ndimage import distance_transform_edt
-from scipy.spatial import cKDTree
+from scipy.spatial import ConvexHull, cKDTree
 
 from mggtalk_core.assets import DEMO_PORTRAIT
-from mggtalk_core.gaussians.edge_colors import Edge, color_range
+from mggtalk_core.gaussians.edge_colors import color_range
 from mggtalk_core.gaussians.hidden_colors import _continued_hair, behind_ears, hidden_colors, under_dark_hair
 from mggtalk_core.gaussians.light import lit_normals
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
-from mggtalk_core.geometry.interior import TEETH_SPACING, sample_faces, within_outline
+from mggtalk_core.geometry.interior import TEETH_SPACING, rounded, sample_faces, within_outline
 from mggtalk_core.geometry.projection import project, to_camera, to_canonical
 from mggtalk_core.geometry.scalp import (
     NAPE,
@@ -31,6 +31,7 @@ from mggtalk_core.media.image import read_photo
 from mggtalk_core.pipeline import build_head
 from mggtalk_core.portrait.analysis import analyze_portrait
 from mggtalk_core.portrait.ears import with_ears
+from mggtalk_core.portrait.edge import Edge
 from mggtalk_core.portrait.parsing import coarse_person_mask, one_person, refine_edges
 from mggtalk_core.rendering.frames import render_frames
 from mggtalk_core.types import INTERIOR, SYMMETRIC, VISIBLE, Motion
@@ -212,21 +213,21 @@ def test_splats_at_the_edge_have_colours_of_the_person(demo_portrait, demo_point
     frontal = np.broadcast_to(np.array([0, 0, -1], np.float32), image.shape)
     depth_map = replace(demo_points.depth_map, normals=frontal)
     portrait = replace(demo_portrait, image=image, alpha=(radius < 61).astype(np.float32))
-    darkest, brightest = color_range(portrait, depth_map, Edge.of(portrait, depth_map.outline.bare))
+    darkest, brightest = color_range(portrait, depth_map, Edge.of(portrait.alpha, depth_map.outline.bare))
     assert (darkest <= brightest).all()
     assert brightest[radius < 55].min() == 1 and darkest[radius < 55].max() == 0
     assert brightest[(radius > 60) & (radius < 61)].max() < 0.4  # as dark as the disc, not as the wall
     soft = replace(portrait, alpha=np.clip((66 - radius) / 6, 0, 1).astype(np.float32))
     far = (radius > 62) & (radius < 63)
     for bare in (True, False):  # beyond that hair may be loose, skin not
-        _, brightest = color_range(soft, depth_map, Edge.of(soft, np.full(radius.shape, bare)))
+        _, brightest = color_range(soft, depth_map, Edge.of(soft.alpha, np.full(radius.shape, bare)))
         assert brightest[far].max() < 0.4 if bare else brightest[far].min() == 1
 
 
 def test_skin_seen_at_a_grazing_angle_is_not_sharpened_beyond_its_surroundings(demo_portrait, demo_points):
     """Contrast of single pixels there turned into grain on cheeks and stubble."""
     depth_map = demo_points.depth_map
-    darkest, brightest = color_range(demo_portrait, depth_map, Edge.of(demo_portrait, depth_map.outline.bare))
+    darkest, brightest = color_range(demo_portrait, depth_map, Edge.of(demo_portrait.alpha, depth_map.outline.bare))
     solid = demo_portrait.alpha > 0.99
     facing = -demo_points.depth_map.normals[..., 2]
     solid[int(demo_portrait.landmarks[152, 1]) :] = False
@@ -323,3 +324,21 @@ def test_closed_lips_keep_their_teeth():
         portrait.vertices, head.faces, np.flatnonzero(head.parts == UPPER_TEETH), TEETH_SPACING
     )
     assert kept > 0.95 * len(all_of_them)
+
+
+def test_the_hidden_scalp_is_round():
+    """Its triangles are up to 2 cm wide: a head turned by 20 degrees had corners, as if cut from paper."""
+    sphere = np.random.default_rng(0).normal(size=(160, 3))
+    sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
+    hull = ConvexHull(sphere).simplices
+    inward = np.linalg.det(sphere[hull]) < 0
+    hull[inward] = hull[inward, ::-1]
+    faces, barycentric, flat, axes = sample_faces(sphere, hull, np.arange(len(hull)), 0.02)
+    corners = sphere[hull[faces]]
+    positions, turned = rounded(flat, axes, barycentric, corners, corners)
+    deep = 1 - np.linalg.norm(flat, axis=1)
+    assert np.abs(1 - np.linalg.norm(positions, axis=1)).mean() < 0.2 * deep.mean()
+    np.testing.assert_allclose(np.linalg.norm(turned, axis=2), np.linalg.norm(axes, axis=2), rtol=1e-6)
+    normals = turned[:, 2] / np.linalg.norm(turned[:, 2], axis=1, keepdims=True)
+    assert (normals * positions).sum(1).min() > 0.98
+    assert np.abs(np.einsum("nij,nkj->nik", turned, turned)[:, (0, 0, 1), (1, 2, 2)]).max() < 1e-9

@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from mggtalk_core.assets import DEMO_PORTRAIT
 from mggtalk_core.gaussians.color_bounds import as_varied_as_nearby, in_the_photos_shades, without_texture
 from mggtalk_core.gaussians.deformation import pose_weight_gradient
-from mggtalk_core.gaussians.edge_colors import Edge, edge_tints
+from mggtalk_core.gaussians.edge_colors import edge_tints
 from mggtalk_core.gaussians.hidden_colors import share_of_hair
 from mggtalk_core.gaussians.light import Relighter
 from mggtalk_core.gaussians.sgp import predict_invisible, predict_visible
@@ -31,6 +31,7 @@ from mggtalk_core.model import MGGTalkModel
 from mggtalk_core.pipeline import build_head
 from mggtalk_core.portrait.analysis import analyze_portrait
 from mggtalk_core.portrait.background import already
+from mggtalk_core.portrait.edge import Edge
 from mggtalk_core.rendering.frames import render_frames
 from mggtalk_core.types import INTERIOR, VISIBLE, Motion
 
@@ -263,7 +264,7 @@ def test_a_smooth_edge_has_no_tint_of_the_background(demo_points, scalp):
     outline = replace(outline, hair=np.full_like(outline.hair, 40 * scalp), bare=np.full_like(outline.bare, not scalp))
     depth_map = replace(demo_points.depth_map, outline=outline)
     points = replace(demo_points, portrait=portrait, depth_map=depth_map)
-    tints = edge_tints(portrait, depth_map, Edge.of(portrait, depth_map.outline.bare))
+    tints = edge_tints(portrait, depth_map, Edge.of(portrait.alpha, depth_map.outline.bare))
     visible = predict_visible(MGGTalkModel(), points).points
     rows, columns = visible.pixels.clip(0).T
     at_edge = (visible.origin == VISIBLE) & (tints.number[rows, columns] >= 0)

@@ -5,18 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import binary_erosion, distance_transform_edt, maximum_filter, minimum_filter, uniform_filter
+from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
 
 from ..geometry.scalp import goes_on_behind
-from ..types import SOLID_ALPHA, DepthMap, Portrait
+from ..portrait.edge import EDGE_LOOK, Edge, colors_around
+from ..types import DepthMap, Portrait
 
-EDGE_WIDTH, EDGE_REACH, EDGE_LOOK, EDGE_MARGIN = 1 / 170, 1 / 100, 1 / 64, 0.05
-"""Width of the person's edge, whose colours are not trusted, how far outward that holds (beyond are loose hair and
-guesses), and how far around those inside of it are looked at, in crop sides; and how much darker or brighter than those
-an edge's colour may be."""
-
-BESIDE_SKIN = 2.0
-"""So many times farther it holds beside bare skin; all the way there would dim long hair beside a face."""
+EDGE_MARGIN = 0.05
+"""How much darker or brighter than the person's farther inside an edge's colour may be."""
 
 BESIDE_FACE = 1 / 40
 """So far from surely bare face and neck, crop sides, what looks like skin is skin: blond braids do too."""
@@ -27,32 +23,11 @@ ENOUGH_PIXELS = 512
 GRAZING = 0.5
 """Cosine of the angle between view and surface below which the photo sees it at a grazing angle."""
 
-SMOOTH, SPREAD, SHADE_MARGIN, TINT_MARGIN, TINT_PIXELS = (0.1, 0.2), (2.5, 1.0), (0.05, 0.02), 0.01, 256
-"""Where the person's colours inside of an edge vary less than this part of their brightness, a foreign tint shows (in
-hair's texture it doesn't, and the photo's colours may be its own); how many of their standard deviations, and of these
-margins (sRGB), an edge's brightness and tint may differ from theirs; and pixels per side, about, that are asked. Where
-there are two figures the first is for hair, the second for bare skin, which has no strands and shows a line at once."""
-
-
-@dataclass(frozen=True)
-class Edge:
-    """Where a person ends in the photo."""
-
-    solid: np.ndarray  # (S, S) bool, pixels farther inside
-    pixels: np.ndarray  # (S, S) bool, the edge's n pixels
-    nearest: np.ndarray  # (2, n) row and column of the nearest solid pixel to each, in their order
-
-    @staticmethod
-    def of(portrait: Portrait, bare: np.ndarray) -> Edge:
-        """The edge by the portrait's mask, wider where the person is `bare` (S, S) bool: skin has no loose hair."""
-        size = len(portrait.image)
-        solid = portrait.alpha > SOLID_ALPHA
-        solid = binary_erosion(solid, iterations=max(1, round(EDGE_WIDTH * size)), border_value=1)
-        distance, nearest = distance_transform_edt(~solid, return_indices=True)
-        reach = EDGE_REACH * size * np.where(bare[tuple(nearest)], BESIDE_SKIN, 1)
-        pixels = (distance > 0) & (distance < reach)
-        return Edge(solid, pixels, nearest[:, pixels])
-
+SMOOTH, SPREAD, SHADE_MARGIN, TINT_MARGIN = (0.1, 0.2), (2.5, 1.0), (0.05, 0.02), 0.01
+"""Where the person's colours inside of an edge vary less than this part of their brightness, any foreign tint shows (in
+hair's texture only the background's does); and how many of their standard deviations, and of these margins (sRGB), an
+edge's brightness and tint may differ from theirs. Where there are two figures the first is for hair, the second for
+bare skin, which has no strands and shows a line at once."""
 
 def color_range(portrait: Portrait, depth_map: DepthMap, edge: Edge) -> tuple[np.ndarray, np.ndarray]:
     """Darkest and brightest colour (S, S, 3) each that a pixel's splat may have: 0 to 1, with two exceptions.
@@ -101,21 +76,13 @@ def edge_tints(portrait: Portrait, depth_map: DepthMap, edge: Edge) -> EdgeTints
     A matte that is half a pixel wide of the truth mixes the background's tint into the edge. Darkest and brightest
     colour leave room for it (red as in the shade, blue as in the light), and on a turned head it draws the old outline.
     """
-    image, size = portrait.image, len(portrait.image)
+    size = len(portrait.image)
     rows, columns = np.nonzero(edge.pixels)
     beside_face = distance_transform_edt(~depth_map.on_head) < BESIDE_FACE * size
     bare = (depth_map.outline.bare & beside_face)[tuple(edge.nearest)]
     chosen = (-depth_map.normals[rows, columns, 2] < GRAZING) & goes_on_behind(rows, columns, depth_map.outline, size)
     chosen = (chosen | bare) & edge.solid.any()
-    step = max(1, size // TINT_PIXELS)
-    window = (2 * max(1, round(EDGE_LOOK * size / step)) + 1,) * 2 + (1,)
-    some, inside = image[::step, ::step], edge.solid[::step, ::step, None].astype(np.float32)
-    i, j = np.triu_indices(3)
-    sums = uniform_filter(np.concatenate([inside, inside * some, inside * some[..., i] * some[..., j]], 2), window)
-    sums = sums[tuple(edge.nearest[:, chosen] // step)].astype(np.float64)
-    sums /= np.maximum(sums[:, :1], 1e-6)
-    mean, covariance = sums[:, 1:4], np.empty((len(sums), 3, 3))
-    covariance[:, i, j] = covariance[:, j, i] = sums[:, 4:] - mean[:, i] * mean[:, j]
+    mean, covariance = colors_around(portrait.image, edge.solid, edge.nearest[:, chosen])
     brightness = np.linalg.norm(mean, axis=1)
     vary, spread, margin = (np.where(bare[chosen], skin, hair) for hair, skin in (SMOOTH, SPREAD, SHADE_MARGIN))
     smooth = (np.trace(covariance, axis1=1, axis2=2) < (vary * brightness) ** 2) & (brightness > TINT_MARGIN)

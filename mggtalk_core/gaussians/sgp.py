@@ -14,12 +14,13 @@ from ..geometry.symmetry import select
 from ..headmodel.model import HeadModel, load_head_model
 from ..headmodel.personal import personal_expression_basis
 from ..model import MGGTalkModel
+from ..portrait.edge import Edge, TowardsBackground
 from ..rendering.rasterizer import render
 from ..types import INTERIOR, VISIBLE, PointCloud, is_hidden
 from .color_bounds import bounded_change
 from .decoders import apply_residual, hidden_inputs, mouth_part, toned, visible_inputs
 from .densify import add_children, parent_inputs
-from .edge_colors import Edge, color_range, edge_tints
+from .edge_colors import color_range, edge_tints
 from .head import GaussianHead, covars_from_axes
 from .hidden_colors import behind_ears, hidden_colors, under_dark_hair
 from .identity_encoder import encoder_input, sample_features
@@ -72,11 +73,14 @@ def _reproduce_photo(seen: PointCloud) -> tuple[np.ndarray, np.ndarray]:
     low, high = COLOR_TRUST
     color_step = SHARPENING_STEP * np.clip((alpha - low) / (high - low), 0, 1)[:, None]
     soft = seen.opacities < MAX_OPACITY  # elsewhere the surface is solid, whatever the mask says
-    edge = Edge.of(portrait, seen.depth_map.outline.bare)
+    edge = Edge.of(portrait.alpha, seen.depth_map.outline.bare)
     darkest, brightest = (bound[rows, columns] for bound in color_range(portrait, seen.depth_map, edge))
     tints = edge_tints(portrait, seen.depth_map, edge)
     number = tints.number[rows, columns]
     tinted, number = np.flatnonzero(number >= 0), number[number >= 0]
+    towards = TowardsBackground.of(portrait.image, portrait.background[edge.pixels], edge)
+    beside = towards.number[rows, columns]
+    at_edge, beside = np.flatnonzero(beside >= 0), beside[beside >= 0]
     colors, opacities = seen.colors.copy(), seen.opacities.copy()
     for _ in range(SHARPENING_ITERATIONS):
         rendered = render(
@@ -88,6 +92,7 @@ def _reproduce_photo(seen: PointCloud) -> tuple[np.ndarray, np.ndarray]:
         missing_color = block_means(portrait.image - rendered.rgb.numpy(), rows, columns, seen.steps)
         colors = np.clip(colors + color_step * missing_color, darkest, brightest)
         colors[tinted] = tints.kept(colors[tinted], number)
+        colors[at_edge] = towards.kept(colors[at_edge], beside)
     return colors.astype(np.float32), opacities.astype(np.float32)
 
 
