@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt, median_filter
 
-from mggtalk_core.geometry.binding import MOUTH_DEPTH, _near_lips, polygon_mask
+from mggtalk_core.geometry.binding import MOUTH_DEPTH, _medians_around, _near_lips, _nearest_pixels, polygon_mask
 from mggtalk_core.geometry.blocks import block_means, surfel_blocks
 from mggtalk_core.geometry.dsgr import build_points
 from mggtalk_core.geometry.mesh_raster import rasterize_mesh
@@ -144,3 +145,23 @@ def test_mouths_are_not_deep_in_their_corners(demo_portrait):
     assert near.min() > ring.min() + MOUTH_DEPTH and near.max() < ring.max() + MOUTH_DEPTH + 0.012
     front_teeth = np.full(inside.sum(), ring.min() + 0.003)
     np.testing.assert_array_equal(_near_lips(demo_portrait, head, inside, front_teeth), front_teeth)
+
+
+def test_medians_are_those_of_a_median_filter_where_they_matter():
+    values = np.random.default_rng(0).normal(size=(3, 20, 30, 2)).astype(np.float32)
+    values[:, :, 15:] = 0.5
+    usual = median_filter(values, size=(1, 5, 5, 1), mode="nearest")
+    np.testing.assert_array_equal(_medians_around(values, 1e-3), usual)
+
+
+@pytest.mark.parametrize("place", [(slice(20, 24), slice(30, 33)), (slice(0, 2), slice(60, 64))])
+def test_the_nearest_pixels_are_looked_for_as_far_as_they_are(place):
+    members, pixels = np.zeros((2, 64, 64), bool)
+    pixels[place] = True
+    for at in ((60, 2), (5, 40), (21, 36)):  # from far to near
+        members[at] = True
+        rows, columns = _nearest_pixels(members, pixels)
+        assert members[rows, columns].all()
+        own = np.argwhere(pixels)
+        found = np.hypot(*(own.T - [rows, columns]))
+        np.testing.assert_allclose(found, distance_transform_edt(~members)[pixels])

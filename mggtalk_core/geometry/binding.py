@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageDraw
-from scipy.ndimage import binary_dilation, distance_transform_edt, label, median_filter
+from scipy.ndimage import binary_dilation, distance_transform_edt, label, maximum_filter, minimum_filter
 from scipy.ndimage import mean as mean_of_labels
 
 from ..headmodel.arkit import ARKIT_INDEX
@@ -53,8 +54,7 @@ def bind_pixels(portrait: Portrait, head: HeadModel) -> tuple[np.ndarray, np.nda
         other_depth, other_face, other_barycentric = rasterize(members)
         if not pixels.any() or not (other_face >= 0).any():
             return
-        rows, columns = distance_transform_edt(other_face < 0, return_distances=False, return_indices=True)
-        rows, columns = rows[pixels], columns[pixels]
+        rows, columns = _nearest_pixels(other_face >= 0, pixels)
         face[pixels] = other_face[rows, columns]
         barycentric[pixels] = other_barycentric[rows, columns]
         depth[pixels] = other_depth[rows, columns]
@@ -73,6 +73,28 @@ def bind_pixels(portrait: Portrait, head: HeadModel) -> tuple[np.ndarray, np.nda
     rebind(inner_parts_outside, (head.parts < TONGUE) & ~head.mouth_interior)
     _follow_neighbours(portrait, head, face, barycentric)
     return face, barycentric, depth
+
+
+def _nearest_pixels(members: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column (n,) of the nearest of some pixels (S, S) bool to each of n others (S, S) bool, in their order.
+
+    Looked for around these alone, in a window that no nearer one can lie outside of.
+    """
+    rows, columns = np.nonzero(pixels)
+    top, left, height, width = rows.min(), columns.min(), np.ptp(rows) + 1, np.ptp(columns) + 1
+    margin = max(height, width)
+    while True:
+        begin = np.maximum([top - margin, left - margin], 0)
+        window = tuple(slice(first, last + margin) for first, last in zip(begin, (top + height, left + width)))
+        inside = members[window]
+        if inside.any():
+            distance, nearest = distance_transform_edt(~inside, return_indices=True)
+            near_rows, near_columns = nearest[:, rows - begin[0], columns - begin[1]]
+            if distance[rows - begin[0], columns - begin[1]].max() <= margin:
+                return near_rows + begin[0], near_columns + begin[1]
+        if inside.shape == members.shape:
+            return near_rows, near_columns
+        margin *= 2
 
 
 def _near_lips(portrait: Portrait, head: HeadModel, inside_lips: np.ndarray, depth: np.ndarray) -> np.ndarray:
@@ -134,10 +156,20 @@ def _follow_neighbours(portrait: Portrait, head: HeadModel, face: np.ndarray, ba
         area = (slice(top, bottom), slice(left, right))
         on_model = face[area] >= 0
         motion = (actions[:, head.faces[face[area]]] * barycentric[area][None, ..., None]).sum(3)  # (A, h, w, 2)
-        usual = median_filter(motion, size=(1, 5, 5, 1), mode="nearest")
-        stray = on_model & (np.abs(motion - usual).max((0, 3)) > STRAY_MOTION)
+        stray = on_model & (np.abs(motion - _medians_around(motion, STRAY_MOTION)).max((0, 3)) > STRAY_MOTION)
         if stray.any() and (on_model & ~stray).any():
             nearest = distance_transform_edt(~(on_model & ~stray), return_distances=False, return_indices=True)
             rows, columns = nearest[:, stray]
             face[area][stray] = face[area][rows, columns]
             barycentric[area][stray] = barycentric[area][rows, columns]
+
+
+def _medians_around(values: np.ndarray, least: float) -> np.ndarray:
+    """Values (A, h, w, C), where those of the 5 x 5 around differ by more than `least` replaced by the median there."""
+    around = np.pad(values, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
+    window = (1, 5, 5, 1)
+    varied = maximum_filter(values, window, mode="nearest") - minimum_filter(values, window, mode="nearest") > least
+    windows = sliding_window_view(around, (5, 5), axis=(1, 2))  # (A, h, w, C, 5, 5)
+    result = values.copy()
+    result[varied] = np.median(windows[varied].reshape(-1, 25), axis=1)
+    return result

@@ -78,7 +78,8 @@ def head_prior_depth(portrait: Portrait) -> DepthMap:
     facing = np.zeros((size, size), np.float32)
     facing[on_model] = -(normals[head.faces[face[on_model]]] * barycentric[on_model][..., None]).sum(1)[:, 2]
     known = on_model & person & (facing > GRAZING) & binary_erosion(on_model, np.ones((5, 5)))
-    known &= face_area | _bare_neck(portrait, head, face, barycentric)
+    elsewhere = known & ~face_area
+    known[elsewhere] = _bare_neck(portrait, head, face[elsewhere], barycentric[elsewhere])
     known &= _bare_pieces(known, portrait.image)
     # A face in profile ends where the head model does, not in the plane of the ears: nothing lies behind its outline.
     profile &= person
@@ -194,13 +195,13 @@ def pixel_tangents(depth: np.ndarray, K: np.ndarray, max_slope: np.ndarray) -> t
 
 
 def _bare_neck(portrait: Portrait, head: HeadModel, face: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
-    """Pixels (S, S) bool of the middle of the neck, where skin is the surface.
+    """Mask (n,) of pixels, by triangle (n,) and barycentric (n, 3), in the middle of the neck: skin is the surface.
 
     Ears, scalp and the sides of the neck may lie under hair, a scarf or a collar, whose depth is another.
     """
-    position = (portrait.vertices[head.faces[face]] * barycentric[..., None]).sum(2)
+    position = (portrait.vertices[head.faces[face]] * barycentric[..., None]).sum(1)
     chin_height = head.landmarks_of(portrait.vertices)[152, 1]
-    return (np.abs(position[..., 0]) < NECK_HALF_WIDTH) & (position[..., 1] > chin_height)
+    return (np.abs(position[:, 0]) < NECK_HALF_WIDTH) & (position[:, 1] > chin_height)
 
 
 def _profile(portrait: Portrait, oval: np.ndarray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from ..headmodel.model import load_head_model
 from ..model import MGGTalkModel
 from ..types import DepthMap, PointCloud, Portrait
@@ -44,11 +46,13 @@ def build_points(
     """
     head = load_head_model()
     chin_height = float(head.landmarks_of(portrait.vertices)[152, 1])
-    visible = visible_points(portrait, depth_map, chin_height)
-    clouds = [visible]
-    if symmetry:
-        clouds = list(with_substitutes(visible, head))
-        clouds.append(symmetric_points(concatenate(clouds), head, voxel_filter=voxel_filter))
-    clouds.append(interior_points(visible, head, chin_height))
+    with ThreadPoolExecutor(1) as thread:
+        interior = thread.submit(interior_points, portrait, depth_map, head, chin_height)
+        visible = visible_points(portrait, depth_map, chin_height)
+        clouds = [visible]
+        if symmetry:
+            clouds = list(with_substitutes(visible, head))
+            clouds.append(symmetric_points(concatenate(clouds), head, voxel_filter=voxel_filter))
+        clouds.append(interior.result())
     clouds.append(above_photo(visible))
     return concatenate(clouds)

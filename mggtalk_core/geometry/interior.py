@@ -8,7 +8,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from ..headmodel.arkit import ARKIT_INDEX
 from ..headmodel.landmarks import INNER_LIP_RING, mouth_is_open
 from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
-from ..types import INTERIOR, PointCloud, Portrait
+from ..types import INTERIOR, DepthMap, PointCloud, Portrait
 from .binding import polygon_mask
 from .mesh_raster import rasterize_mesh, vertex_normals
 from .pose_weights import head_pose_weight, shoulder_tops
@@ -60,18 +60,18 @@ NECK_HALF_WIDTH = 0.065
 """Farther from the middle than this, metres, what is below the chin is shoulder, which the photo's clothes are too."""
 
 
-def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> PointCloud:
+def interior_points(portrait: Portrait, depth_map: DepthMap, head: HeadModel, chin_height: float) -> PointCloud:
     """Points on head-model surface that no pixel shows; colours are left to the decoder (black here)."""
-    outline = points.depth_map.outline
-    vertices = flat_ears(points.portrait.vertices + hair_thickness(points.portrait, outline, head), head)
+    outline = depth_map.outline
+    vertices = flat_ears(portrait.vertices + hair_thickness(portrait, outline, head), head)
     seen = np.zeros(len(head.faces), bool)
-    on_model = points.depth_map.distance == 0
-    seen[np.unique(points.depth_map.face[on_model & (points.depth_map.face >= 0)])] = True
+    on_model = depth_map.distance == 0
+    seen[np.unique(depth_map.face[on_model & (depth_map.face >= 0)])] = True
 
     corners = vertices[head.faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
-    facing = -(normals @ points.portrait.camera.viewmat[:3, :3].T)[:, 2]
+    facing = -(normals @ portrait.camera.viewmat[:3, :3].T)[:, 2]
     centres = corners.mean(1)
     backed = seen & head.outer_skin & (np.abs(facing) < GRAZING) & (centres[:, 1] < chin_height)
     backed &= ~head.ears[head.faces].any(1)
@@ -80,7 +80,7 @@ def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> 
     eyes = ((head.parts == LEFT_EYE) | (head.parts == RIGHT_EYE)) & ~seen & (centres[:, 2] < 0.012)
     unfolds = unfolding(vertices, head)
     detailed = unfolds.copy()
-    behind = to_camera(centres, points.portrait.camera)[:, 2] - outline.centre[2]
+    behind = to_camera(centres, portrait.camera)[:, 2] - outline.centre[2]
     detailed |= (centres[:, 1] < 0) & (np.abs(behind) < BEHIND_OUTLINE)
     shoulder = (centres[:, 1] > chin_height) & (np.abs(centres[:, 0]) > NECK_HALF_WIDTH)
     skin &= ~head.mouth_interior & (centres[:, 1] < COLLAR_HEIGHT) & ~shoulder
@@ -104,15 +104,15 @@ def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> 
     own = backed[faces]
     positions[own] -= BACKING * normals[faces[own]]
     outer = head.outer_skin[faces]
-    positions[outer] = within_outline(positions[outer], points.portrait)
-    keep = in_free_space(positions, points, HIDDEN_MARGIN) | _outside_picture(positions, points)
+    positions[outer] = within_outline(positions[outer], portrait)
+    keep = in_free_space(positions, portrait, depth_map, HIDDEN_MARGIN) | _outside_picture(positions, portrait)
     in_mouth = (head.parts[faces] >= TONGUE) | head.mouth_interior[faces]
-    if not mouth_is_open(points.portrait.landmarks):
+    if not mouth_is_open(portrait.landmarks):
         # A splat is seen about a spacing to the side of its centre; closed lips are deeper at their corners.
         fine = in_mouth & np.isin(head.parts[faces], (UPPER_TEETH, LOWER_TEETH))
         for some, spacing in ((fine, TEETH_SPACING), (in_mouth & ~fine, CAVITY_SPACING)):
-            keep[some] &= in_free_space(positions[some], points, HIDDEN_MARGIN, reach=spacing)
-    keep[in_mouth] &= stays_in_mouth(points.portrait, head, faces[in_mouth], barycentric[in_mouth])
+            keep[some] &= in_free_space(positions[some], portrait, depth_map, HIDDEN_MARGIN, reach=spacing)
+    keep[in_mouth] &= stays_in_mouth(portrait, head, faces[in_mouth], barycentric[in_mouth])
     faces, barycentric, positions, axes = (array[keep] for array in (faces, barycentric, positions, axes))
     count = len(faces)
     return PointCloud(
@@ -123,12 +123,12 @@ def interior_points(points: PointCloud, head: HeadModel, chin_height: float) -> 
         faces=faces.astype(np.int32),
         barycentric=barycentric.astype(np.float32),
         expression_weight=np.ones(count, np.float32),
-        pose_weight=head_pose_weight(positions, chin_height, shoulder_tops(points.portrait, chin_height)),
+        pose_weight=head_pose_weight(positions, chin_height, shoulder_tops(portrait, chin_height)),
         origin=np.full(count, INTERIOR, np.uint8),
         pixels=np.full((count, 2), -1, np.int32),
         steps=np.ones(count, np.uint8),
-        portrait=points.portrait,
-        depth_map=points.depth_map,
+        portrait=portrait,
+        depth_map=depth_map,
     )
 
 
@@ -251,12 +251,12 @@ def within_outline(positions: np.ndarray, portrait: Portrait) -> np.ndarray:
     return to_canonical(at_camera, camera)
 
 
-def _outside_picture(positions: np.ndarray, points: PointCloud) -> np.ndarray:
+def _outside_picture(positions: np.ndarray, portrait: Portrait) -> np.ndarray:
     """Mask (N,) of positions (N, 3) beyond the crop's sides and lower edge.
 
     Not above it: hair that is cut there goes on (`above_photo`), and where none is, the photo has seen the head end.
     """
-    pixels = project(to_camera(positions, points.portrait.camera), points.portrait.camera)[:, :2]
-    size = points.depth_map.depth.shape[0]
+    pixels = project(to_camera(positions, portrait.camera), portrait.camera)[:, :2]
+    size = len(portrait.image)
     columns, rows = pixels.T
     return (rows >= 1) & ~((pixels > 1) & (pixels < size - 1)).all(1)

@@ -9,7 +9,7 @@ from scipy.ndimage import maximum_filter
 
 from ..headmodel.arkit import ARKIT_INDEX
 from ..headmodel.model import HeadModel
-from ..types import SUBSTITUTE, SYMMETRIC, VISIBLE, PointCloud, Portrait
+from ..types import SUBSTITUTE, SYMMETRIC, VISIBLE, DepthMap, PointCloud, Portrait
 from .mesh_raster import vertex_normals
 from .pose_weights import head_pose_weight, shoulder_tops
 from .projection import project, to_camera
@@ -72,14 +72,14 @@ def mirror_points(points: PointCloud, head: HeadModel) -> PointCloud:
 
 
 def in_free_space(
-    positions: np.ndarray, points: PointCloud, margin: float | np.ndarray, reach: float = 0.0
+    positions: np.ndarray, portrait: Portrait, depth_map: DepthMap, margin: float | np.ndarray, reach: float = 0.0
 ) -> np.ndarray:
     """Mask (N,) of canonical positions (N, 3) the photo can't contradict.
 
     They must project onto the person, at least `margin` metres (one or (N,)) behind what is visible there and up to
     `reach` metres to the sides; in front of it or beside the person the photo would show them.
     """
-    portrait, depth = points.portrait, points.depth_map.depth
+    depth = depth_map.depth
     window = 2 * round(reach * portrait.camera.K[0, 0] / np.nanmedian(depth)) + 1
     if window > 1:
         depth = np.where(np.isnan(depth), np.nan, maximum_filter(np.nan_to_num(depth), window))
@@ -95,14 +95,16 @@ def symmetric_points(points: PointCloud, head: HeadModel, *, voxel_filter: bool 
     moving = points.pose_weight > MIN_POSE_WEIGHT
     has_mirror = head.mirror_faces[points.faces] >= 0
     mirrored = mirror_points(select(points, moving & has_mirror & (points.origin == VISIBLE)), head)
-    chin_height = float(head.landmarks_of(points.portrait.vertices)[152, 1])
-    there = head_pose_weight(mirrored.positions, chin_height, shoulder_tops(points.portrait, chin_height))
+    portrait, depth_map = points.portrait, points.depth_map
+    chin_height = float(head.landmarks_of(portrait.vertices)[152, 1])
+    there = head_pose_weight(mirrored.positions, chin_height, shoulder_tops(portrait, chin_height))
     mirrored = select(mirrored, there > MIN_POSE_WEIGHT)  # long hair or a hand on one side, a shoulder on the other
-    pixel = np.nanmedian(points.depth_map.depth) / points.portrait.camera.K[0, 0]
-    mirrored = select(mirrored, in_free_space(mirrored.positions, points, 1.5 * pixel))
-    laid = onto_scalp(mirrored.positions, points.portrait, points.depth_map.outline, head)
+    pixel = np.nanmedian(depth_map.depth) / portrait.camera.K[0, 0]
+    mirrored = select(mirrored, in_free_space(mirrored.positions, portrait, depth_map, 1.5 * pixel))
+    laid = onto_scalp(mirrored.positions, portrait, depth_map.outline, head)
     mirrored = replace(mirrored, positions=laid)
-    keep = in_free_space(mirrored.positions, points, 1.5 * pixel + _jaw_travel(mirrored, points, head))
+    margin = 1.5 * pixel + _jaw_travel(mirrored, points, head)
+    keep = in_free_space(mirrored.positions, portrait, depth_map, margin)
     if voxel_filter and keep.any():
         seen = points.positions[moving]
         steps = points.steps[moving]
@@ -168,7 +170,7 @@ def with_substitutes(points: PointCloud, head: HeadModel) -> tuple[PointCloud, P
     if not on_face[oblique].any():
         return points, select(images, np.zeros(0, int))
     images_seen, _ = _nearest(points.positions[oblique], images.positions, reach)
-    on_person = in_free_space(images.positions, points, -np.inf)  # beside it the photo shows the background
+    on_person = in_free_space(images.positions, points.portrait, points.depth_map, -np.inf)  # not beside it
     substitutes = select(images, (images_seen < reach) & on_person)
     of_face = on_face[oblique]
     tone = np.median(points.colors[oblique[of_face]], 0) / np.median(images.colors[image[of_face]], 0).clip(0.02)

@@ -123,12 +123,14 @@ def _where_background_shows(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
     A mask half a pixel too wide takes background for person, and on a turned head that draws the old outline.
     """
-    edge = Edge.of(mask)
-    background = distance_transform_edt(mask < NO_PERSON) > GAP * len(mask)
+    edge, step = Edge.of(mask), max(1, len(mask) // GUIDE_GRID)
+    background = distance_transform_edt(mask[::step, ::step] < NO_PERSON) > GAP * len(mask) / step
     if not (edge.solid.any() and edge.pixels.any() and background.any()):
         return mask
-    _, nearest = distance_transform_edt(~background, return_indices=True)
-    beside, _ = colors_around(image, background, nearest[:, edge.pixels])
+    nearest = distance_transform_edt(~background, return_distances=False, return_indices=True)
+    rows, columns = np.nonzero(edge.pixels)
+    known = background.repeat(step, 0).repeat(step, 1)[: len(mask), : len(mask)]
+    beside, _ = colors_around(image, known, step * nearest[:, rows // step, columns // step])
     towards = TowardsBackground.of(image, beside, edge)
     rows, columns = np.nonzero(towards.number >= 0)
     share = towards.beyond(image[rows, columns], towards.number[rows, columns]) / (towards.length - 1)
