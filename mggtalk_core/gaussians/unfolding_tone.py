@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..geometry.pose_weights import smoothstep
-from ..headmodel.landmarks import INNER_LIP_LOWER, INNER_LIP_UPPER, LEFT_EYE_RING, RIGHT_EYE_RING
+from ..headmodel.landmarks import INNER_LIP_LOWER, INNER_LIP_UPPER, LEFT_EYE_RING, RIGHT_EYE_RING, mouth_is_open
 from ..headmodel.model import SKIN, HeadModel, load_head_model
 from ..types import VISIBLE
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 GROWTH = (1.1, 1.5)
 """Growth of a triangle since the photo between which its skin is smoothed."""
+
+MOVED = (0.0003, 0.0015)
+"""Distances, metres, from where it was in the photo between which the rim of open lips is."""
 
 BEYOND_CORNERS = 0.002
 """How far, metres, beyond the corners of an eye or of the mouth skin is smoothed less and less: there may be hair."""
@@ -30,9 +33,10 @@ LID_EDGE, LID_HEIGHT = -0.001, (0.006, 0.010)
 """Height, metres, of a lid's lower end above the line through its landmarks, and heights between which skin is smoothed
 less and less: rims of spectacles are no lid."""
 
-LIP_RIM, LIP_RED = (0.003, 0.005), 0.0015
-"""Distances, metres, from a lip's edge between which it is smoothed less and less; and the one whose colours the rim
-has that comes to light: nearer is the dark line between lips."""
+CLOSED_RIM, OPEN_RIM, LIP_RED = (0.003, 0.005), (0.0012, 0.0025), 0.0015
+"""Distances, metres, from a lip's edge between which it is smoothed less and less, of lips that are closed in the photo
+and of open ones; and the one whose colours the rim gets: nearer is the dark line between lips, or a mixture with the
+teeth."""
 
 LIP_CORNERS = (78, 308)
 """Landmarks at the ends of both lips' inner edges."""
@@ -53,6 +57,8 @@ class UnfoldingTone:
     vertices: np.ndarray  # (v, 3) m without expression
     basis: np.ndarray  # (52, v, 3) m
     areas: np.ndarray  # (f,) in the photo
+    rest: np.ndarray  # (v, 3) m, vertices in the photo
+    open_lips: np.ndarray  # (n,) bool, points of lips that are open in the photo
 
     @staticmethod
     def of(head: GaussianHead) -> UnfoldingTone:
@@ -69,18 +75,22 @@ class UnfoldingTone:
             changes += _smoothed(along, above, above, colors[seen], weight)
         upper, lower = (landmarks[[LIP_CORNERS[0], *lip, LIP_CORNERS[1]]] for lip in (INNER_LIP_UPPER, INNER_LIP_LOWER))
         _, above_middle = _beside(positions[seen], 0.5 * (upper + lower))
+        are_open, lips = mouth_is_open(landmarks[:, :2]), np.zeros(len(seen), bool)
+        rim = OPEN_RIM if are_open else CLOSED_RIM
         for edge, side in ((upper, 1), (lower, -1)):
             along, above = _beside(positions[seen], edge)
             outward = side * above
-            weight = _between_corners(along, edge) * (1 - _ramp(outward, LIP_RIM)) * (side * above_middle > 0)
+            weight = _between_corners(along, edge) * (1 - _ramp(outward, rim)) * (side * above_middle > 0)
+            lips |= weight > 0
             changes += _smoothed(along, outward, np.maximum(outward, LIP_RED), colors[seen], weight)
         chosen = changes.any(1)
-        return UnfoldingTone._bound(head, model, source, seen[chosen], changes[chosen])
+        return UnfoldingTone._bound(head, model, source, seen[chosen], changes[chosen], lips[chosen] & are_open)
 
     @staticmethod
     def _bound(
-        head: GaussianHead, model: HeadModel, source: np.ndarray, points: np.ndarray, changes: np.ndarray
-    ) -> UnfoldingTone:
+        head: GaussianHead, model: HeadModel, source: np.ndarray, points: np.ndarray, changes: np.ndarray,
+        open_lips: np.ndarray,
+    ) -> UnfoldingTone:  # fmt: skip
         """With the part of the head model that points (n,) are bound to, and the triangles around it."""
         own = np.unique(model.faces[head.faces.numpy()[points]])
         triangles = model.faces[np.isin(model.faces, own).any(1)]
@@ -90,14 +100,15 @@ class UnfoldingTone:
         corners, triangles = (np.searchsorted(needed, part) for part in (corners, triangles))
         return UnfoldingTone(
             points, changes, corners, head.barycentric.numpy()[points], triangles,
-            vertices - np.tensordot(source, basis, 1), basis, _areas(vertices, triangles),
+            vertices - np.tensordot(source, basis, 1), basis, _areas(vertices, triangles), vertices, open_lips,
         )  # fmt: skip
 
     @staticmethod
     def none() -> UnfoldingTone:
         """For heads whose colours stay."""
         index, field = np.zeros((0, 3), int), np.zeros((0, 3), np.float32)
-        return UnfoldingTone(index[:, 0], field, index, field, index, field, np.zeros((52, 0, 3)), field[:, 0])
+        basis, points = np.zeros((52, 0, 3)), index[:, 0]
+        return UnfoldingTone(points, field, index, field, index, field, basis, field[:, 0], field, points > 0)
 
     def unfolded(self, expression: np.ndarray) -> np.ndarray:
         """How much (n,), 0..1, of its smooth colour each point has with an expression (52,)."""
@@ -105,7 +116,9 @@ class UnfoldingTone:
         growth = _areas(vertices, self.triangles) / np.maximum(self.areas, 1e-10)
         share = np.zeros(len(vertices))
         np.maximum.at(share, self.triangles.ravel(), np.repeat(_ramp(growth, GROWTH), 3))
-        return (share[self.corners] * self.barycentric).sum(1)
+        moved = _ramp(np.linalg.norm(vertices - self.rest, axis=1), MOVED)
+        unfolded, moved = ((each[self.corners] * self.barycentric).sum(1) for each in (share, moved))
+        return np.where(self.open_lips, np.maximum(unfolded, moved), unfolded)
 
     def shade(self, colors: np.ndarray, expression: np.ndarray) -> None:
         """Turn colours (N, 3), in place, from the source's expression to another (52,)."""
