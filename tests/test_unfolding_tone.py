@@ -1,16 +1,18 @@
-"""Closing lids and parting lips: no stripes and beads on what unfolds, nothing else changes."""
+"""Closing lids, parting and closing lips: no stripes and beads on what unfolds or moves, nothing else changes."""
 
 import numpy as np
 import pytest
+from conftest import shared_data
 
 from mggtalk_core.assets import DEMO_PORTRAIT
 from mggtalk_core.gaussians.light import Relighter
 from mggtalk_core.gaussians.unfolding_tone import UnfoldingTone
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
 from mggtalk_core.headmodel.landmarks import LEFT_EYE_RING, RIGHT_EYE_RING
-from mggtalk_core.headmodel.model import load_head_model
+from mggtalk_core.headmodel.model import LOWER_TEETH, SKIN, UPPER_TEETH, load_head_model
 from mggtalk_core.media.image import read_photo
 from mggtalk_core.pipeline import build_head
+from mggtalk_core.types import VISIBLE
 
 STILL = np.zeros(3, np.float32)
 BLINK = ("eyeBlinkLeft", "eyeBlinkRight")
@@ -99,3 +101,34 @@ def test_frames_use_it(head, tone):
 def test_none_changes_nothing(head):
     colors = shaded(head, UnfoldingTone.none(), acting(head, *BLINK, "jawOpen"))
     np.testing.assert_array_equal(colors, head.colors.numpy())
+
+
+@pytest.fixture(scope="module")
+def smiling():
+    return build_head(read_photo(shared_data("dev/portraits/p11_man_grayscale.jpg")), size=512)
+
+
+def test_open_lips_lose_their_beads_when_they_move(smiling):
+    """p11: bright pieces of teeth on his lower lip, pink ones of lip below the teeth of others."""
+    tone, plain = UnfoldingTone.of(smiling), smiling.colors.numpy()
+    np.testing.assert_array_equal(shaded(smiling, tone, smiling.source_expression.numpy()), plain)
+    closing = smiling.source_expression.numpy() * 0.4
+    moved = shaded(smiling, tone, closing)
+    rim = near_landmarks(smiling, tone, (14, 87, 178, 317, 402), 0.002)
+    skin = load_head_model().parts[smiling.faces.numpy()[rim]] == SKIN
+    assert skin.sum() > 30
+    positions = smiling.positions.numpy()
+    assert roughness(moved, positions, rim[skin]) < 0.5 * roughness(plain, positions, rim[skin])
+    assert moved[rim[skin]].mean(1).max() < plain[rim[skin]].mean(1).max() - 0.1
+
+
+def test_teeth_behind_closed_lips_and_far_from_open_ones_keep_their_colours(smiling):
+    model = load_head_model()
+    closed = build_head(read_photo(shared_data("dev/portraits/p15_senator_bald.jpg")), size=256)
+    assert (model.parts[closed.faces.numpy()[UnfoldingTone.of(closed).points]] == SKIN).all()
+    teeth = np.isin(model.parts[smiling.faces.numpy()], (UPPER_TEETH, LOWER_TEETH))
+    changed = np.zeros(len(smiling), bool)
+    changed[UnfoldingTone.of(smiling).points] = True
+    shown = teeth & (smiling.origin.numpy() == VISIBLE)
+    assert 0.05 < changed[shown].mean() < 0.6
+    assert not changed[teeth & ~shown].any()

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from ..geometry.pose_weights import smoothstep
 from ..headmodel.landmarks import INNER_LIP_LOWER, INNER_LIP_UPPER, LEFT_EYE_RING, RIGHT_EYE_RING, mouth_is_open
-from ..headmodel.model import SKIN, HeadModel, load_head_model
+from ..headmodel.model import LOWER_TEETH, SKIN, UPPER_TEETH, HeadModel, load_head_model
 from ..types import VISIBLE
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ CLOSED_RIM, OPEN_RIM, LIP_RED = (0.003, 0.005), (0.0012, 0.0025), 0.0015
 and of open ones; and the one whose colours the rim gets: nearer is the dark line between lips, or a mixture with the
 teeth."""
 
+TEETH_RIM, TEETH_INSIDE, TEETH_ALONG = (0.0015, 0.003), 0.002, 0.001
+"""The same distances from an open lip's edge into the mouth: what teeth share with the lip becomes like the teeth
+farther inside; and `ALONG` for them."""
+
 LIP_CORNERS = (78, 308)
 """Landmarks at the ends of both lips' inner edges."""
 
@@ -51,14 +56,14 @@ class UnfoldingTone:
 
     points: np.ndarray  # (n,) indices of Gaussians
     changes: np.ndarray  # (n, 3) what their colours gain when wholly unfolded
-    corners: np.ndarray  # (n, 3) their triangles' corners among `vertices`
+    corners: np.ndarray  # (n, 3) corners among `vertices` of their triangles, for teeth of the nearest lip's
     barycentric: np.ndarray  # (n, 3)
     triangles: np.ndarray  # (f, 3) all triangles around, corners among `vertices`
     vertices: np.ndarray  # (v, 3) m without expression
     basis: np.ndarray  # (52, v, 3) m
     areas: np.ndarray  # (f,) in the photo
     rest: np.ndarray  # (v, 3) m, vertices in the photo
-    open_lips: np.ndarray  # (n,) bool, points of lips that are open in the photo
+    open_mouth: np.ndarray  # (n,) bool, points of lips that are open in the photo, and of teeth beside them
 
     @staticmethod
     def of(head: GaussianHead) -> UnfoldingTone:
@@ -73,34 +78,45 @@ class UnfoldingTone:
             along, above = _beside(positions[seen], lid)
             weight = _between_corners(along, lid) * (1 - _ramp(above, LID_HEIGHT)) * (above > LID_EDGE)
             changes += _smoothed(along, above, above, colors[seen], weight)
-        upper, lower = (landmarks[[LIP_CORNERS[0], *lip, LIP_CORNERS[1]]] for lip in (INNER_LIP_UPPER, INNER_LIP_LOWER))
-        _, above_middle = _beside(positions[seen], 0.5 * (upper + lower))
-        are_open, lips = mouth_is_open(landmarks[:, :2]), np.zeros(len(seen), bool)
-        rim = OPEN_RIM if are_open else CLOSED_RIM
-        for edge, side in ((upper, 1), (lower, -1)):
-            along, above = _beside(positions[seen], edge)
-            outward = side * above
-            weight = _between_corners(along, edge) * (1 - _ramp(outward, rim)) * (side * above_middle > 0)
+        edges = [landmarks[[LIP_CORNERS[0], *lip, LIP_CORNERS[1]]] for lip in (INNER_LIP_UPPER, INNER_LIP_LOWER)]
+        are_open = mouth_is_open(landmarks[:, :2])
+        rim, lips = OPEN_RIM if are_open else CLOSED_RIM, np.zeros(len(seen), bool)
+        for edge, side in zip(edges, (1, -1)):
+            along, outward, weight = _beside_lip(positions[seen], edge, edges, side, rim)
             lips |= weight > 0
             changes += _smoothed(along, outward, np.maximum(outward, LIP_RED), colors[seen], weight)
+        points, like, mouth = [seen], [seen], [lips & are_open]
+        if are_open and lips.any():
+            of_teeth = np.isin(model.parts[faces], (UPPER_TEETH, LOWER_TEETH))
+            teeth = np.flatnonzero((head.origin.numpy() == VISIBLE) & of_teeth)
+            shown = _at_lips(positions[teeth], head, edges)
+            gained = np.zeros((len(teeth), 3), np.float32)
+            for edge, side in zip(edges, (1, -1)):
+                along, outward, weight = _beside_lip(shown, edge, edges, side, TEETH_RIM)
+                inward = -outward
+                wanted = np.maximum(inward, TEETH_INSIDE)
+                gained += _smoothed(along, inward, wanted, colors[teeth], weight, TEETH_ALONG)
+            _, nearest = cKDTree(positions[seen[lips]]).query(shown)
+            points.append(teeth), like.append(seen[lips][nearest]), mouth.append(np.ones(len(teeth), bool))
+            changes = np.concatenate([changes, gained])
         chosen = changes.any(1)
-        return UnfoldingTone._bound(head, model, source, seen[chosen], changes[chosen], lips[chosen] & are_open)
+        points, like, mouth = (np.concatenate(each)[chosen] for each in (points, like, mouth))
+        return UnfoldingTone._bound(head, model, source, points, changes[chosen], like, mouth)
 
     @staticmethod
     def _bound(
         head: GaussianHead, model: HeadModel, source: np.ndarray, points: np.ndarray, changes: np.ndarray,
-        open_lips: np.ndarray,
+        like: np.ndarray, open_mouth: np.ndarray,
     ) -> UnfoldingTone:  # fmt: skip
-        """With the part of the head model that points (n,) are bound to, and the triangles around it."""
-        own = np.unique(model.faces[head.faces.numpy()[points]])
-        triangles = model.faces[np.isin(model.faces, own).any(1)]
+        """With the part of the head model that others (n,), `like` which points (n,) change, are bound to."""
+        corners, barycentric = model.faces[head.faces.numpy()[like]], head.barycentric.numpy()[like]
+        triangles = model.faces[np.isin(model.faces, np.unique(corners)).any(1)]
         needed = np.unique(triangles)
         vertices, basis = head.vertices.numpy()[needed], head.expression_basis.numpy()[:, needed]
-        corners = model.faces[head.faces.numpy()[points]]
         corners, triangles = (np.searchsorted(needed, part) for part in (corners, triangles))
         return UnfoldingTone(
-            points, changes, corners, head.barycentric.numpy()[points], triangles,
-            vertices - np.tensordot(source, basis, 1), basis, _areas(vertices, triangles), vertices, open_lips,
+            points, changes, corners, barycentric, triangles,
+            vertices - np.tensordot(source, basis, 1), basis, _areas(vertices, triangles), vertices, open_mouth,
         )  # fmt: skip
 
     @staticmethod
@@ -118,7 +134,7 @@ class UnfoldingTone:
         np.maximum.at(share, self.triangles.ravel(), np.repeat(_ramp(growth, GROWTH), 3))
         moved = _ramp(np.linalg.norm(vertices - self.rest, axis=1), MOVED)
         unfolded, moved = ((each[self.corners] * self.barycentric).sum(1) for each in (share, moved))
-        return np.where(self.open_lips, np.maximum(unfolded, moved), unfolded)
+        return np.where(self.open_mouth, np.maximum(unfolded, moved), unfolded)
 
     def shade(self, colors: np.ndarray, expression: np.ndarray) -> None:
         """Turn colours (N, 3), in place, from the source's expression to another (52,)."""
@@ -131,6 +147,14 @@ class UnfoldingTone:
 def _bare(faces: np.ndarray, model: HeadModel) -> np.ndarray:
     """Mask (N,) of what is bound to skin, not to the inside of the mouth, teeth or eyes."""
     return (model.parts[faces] == SKIN) & ~model.mouth_interior[faces]
+
+
+def _at_lips(positions: np.ndarray, head: GaussianHead, edges: list[np.ndarray]) -> np.ndarray:
+    """Where positions (n, 3) m are seen in the photo if they lie as far from the camera as lips' edges do."""
+    rotation, offset = head.viewmat.numpy()[:3, :3], head.viewmat.numpy()[:3, 3]
+    at_camera = positions @ rotation.T + offset
+    depth = (np.concatenate(edges) @ rotation.T + offset)[:, 2].mean()
+    return (at_camera * (depth / at_camera[:, 2:]) - offset) @ rotation
 
 
 def _areas(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
@@ -149,6 +173,19 @@ def _beside(positions: np.ndarray, edge: np.ndarray) -> tuple[np.ndarray, np.nda
     return positions[:, 0], np.interp(positions[:, 0], edge[order, 0], edge[order, 1]) - positions[:, 1]
 
 
+def _beside_lip(
+    positions: np.ndarray, edge: np.ndarray, edges: list[np.ndarray], side: int, rim: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of positions (n, 3): metres along a lip's edge and outward from it, and 0..1 how much they belong to its rim.
+
+    `side` is 1 for the upper of both lips' `edges`, -1 for the lower; a point counts to the nearer one.
+    """
+    along, above = _beside(positions, edge)
+    _, above_middle = _beside(positions, 0.5 * (edges[0] + edges[1]))
+    outward = side * above
+    return along, outward, _between_corners(along, edge) * (1 - _ramp(np.abs(outward), rim)) * (side * above_middle > 0)
+
+
 def _between_corners(along: np.ndarray, edge: np.ndarray) -> np.ndarray:
     """1 between the ends of an edge, less beyond them, (n,)."""
     first, last = np.sort(edge[[0, -1], 0])
@@ -156,17 +193,19 @@ def _between_corners(along: np.ndarray, edge: np.ndarray) -> np.ndarray:
 
 
 def _smoothed(
-    along: np.ndarray, across: np.ndarray, wanted: np.ndarray, colors: np.ndarray, weight: np.ndarray
-) -> np.ndarray:
+    along: np.ndarray, across: np.ndarray, wanted: np.ndarray, colors: np.ndarray, weight: np.ndarray,
+    reach: float = ALONG,
+) -> np.ndarray:  # fmt: skip
     """What colours (n, 3) gain, by a weight (n,), when they become those of their neighbours along an edge.
 
-    `along` and `across` (n,), metres, say where they lie, `wanted` (n,) how far across the neighbours do.
+    `along` and `across` (n,), metres, say where they lie, `wanted` (n,) how far across the neighbours do, `reach` how
+    far along.
     """
     change = np.zeros_like(colors)
     near = np.flatnonzero(weight > 0)
     for first in range(0, len(near), ROWS):
         part = near[first : first + ROWS]
-        squares = ((along[part, None] - along[near]) / ALONG) ** 2
+        squares = ((along[part, None] - along[near]) / reach) ** 2
         kernel = np.exp(-0.5 * (squares + ((wanted[part, None] - across[near]) / ACROSS) ** 2)) + LONELY
         smooth = kernel @ colors[near] / kernel.sum(1, keepdims=True)
         change[part] = weight[part, None] * (smooth - colors[part])
