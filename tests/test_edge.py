@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from conftest import shared_data
 
+from mggtalk_core.gaussians.edge import Edge, TowardsBackground, colors_around
 from mggtalk_core.gaussians.sgp import predict_visible
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
 from mggtalk_core.media.image import read_photo
 from mggtalk_core.model import MGGTalkModel
 from mggtalk_core.portrait.analysis import analyze_portrait
-from mggtalk_core.portrait.edge import Edge, TowardsBackground, colors_around
-from mggtalk_core.portrait.parsing import refine_edges
 from mggtalk_core.types import VISIBLE
 
 SIZE = 256
@@ -52,7 +51,8 @@ def test_a_lone_known_pixel_is_its_own_surroundings():
 
 
 def test_strands_stay_and_a_mixture_with_the_wall_goes(distance, hair):
-    edge = Edge.of(np.clip((RADIUS + 1 - distance) / 3 + 0.5, 0, 1))
+    alpha = np.clip((RADIUS + 1 - distance) / 3 + 0.5, 0, 1)
+    edge = Edge.of(alpha, np.zeros(alpha.shape, bool))
     beside = np.broadcast_to(WALL, (edge.pixels.sum(), 3))
     towards = TowardsBackground.of(hair, beside, edge)
     outermost = (towards.number >= 0) & (distance > RADIUS)
@@ -67,31 +67,17 @@ def test_strands_stay_and_a_mixture_with_the_wall_goes(distance, hair):
     assert np.abs(tint - HAIR / HAIR.sum()).max() < 0.5 * np.abs(mixed / mixed.sum() - HAIR / HAIR.sum()).max()
 
 
-def test_a_mask_is_lowered_where_the_wall_shows(distance, hair):
-    """And not inside: a pearl before the hair, as bright as the wall, stays."""
-    wide = np.clip((RADIUS + 2 - distance) / 4 + 0.5, 0, 1).astype(np.float32)
-    image = hair.copy()
-    image[126:130, 198:202] = WALL
-    mask = refine_edges(image, wide)
-    assert mask[distance < RADIUS - 5].min() > 0.9
-    truth = np.clip((RADIUS - distance) / 2 + 0.5, 0, 1)
-    near = np.abs(distance - RADIUS) < 5
-    assert np.abs(mask - truth)[near].mean() < 0.032  # 0.040
-    outside = (distance > RADIUS + 1) & (distance < RADIUS + 4)
-    assert mask[outside].mean() < 0.1
-
-
 @pytest.mark.parametrize("name", ["p02_man_beard_glasses.jpg", "p18_astronaut.png"])
 def test_no_line_of_the_wall_where_the_hair_ended_in_the_photo(name):
     """Yellow in p02's black hair, grey in p18's, as soon as the head turned."""
     portrait = analyze_portrait(read_photo(shared_data("dev/portraits/" + name)), size=512)
     points = predict_visible(MGGTalkModel(), build_points(portrait, estimate_depth(portrait))).points
-    edge = Edge.of(portrait.alpha)
+    edge = Edge.of(portrait.alpha, np.zeros(portrait.alpha.shape, bool))
     towards = TowardsBackground.of(portrait.image, portrait.background[edge.pixels], replace(edge, doubt=edge.doubt**0))
     rows, columns = points.pixels.clip(0).T
     hair = (points.origin == VISIBLE) & (rows < portrait.landmarks[[33, 263], 1].min()) & (points.opacities > 0.5)
     at_edge = hair & (towards.number[rows, columns] >= 0)
     number = towards.number[rows, columns][at_edge]
-    share = towards.beyond(points.colors[at_edge], number) / towards.length[number]
+    share = towards.share(points.colors[at_edge], number)
     assert at_edge.sum() > 1000
     assert (share > 0.1).mean() < 0.06  # .26 and .34

@@ -9,6 +9,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial import ConvexHull, cKDTree
 
 from mggtalk_core.assets import DEMO_PORTRAIT
+from mggtalk_core.gaussians.edge import Edge
 from mggtalk_core.gaussians.edge_colors import color_range
 from mggtalk_core.gaussians.hidden_colors import _continued_hair, behind_ears, hidden_colors, under_dark_hair
 from mggtalk_core.gaussians.light import lit_normals
@@ -31,7 +32,6 @@ from mggtalk_core.media.image import read_photo
 from mggtalk_core.pipeline import build_head
 from mggtalk_core.portrait.analysis import analyze_portrait
 from mggtalk_core.portrait.ears import with_ears
-from mggtalk_core.portrait.edge import Edge
 from mggtalk_core.portrait.parsing import coarse_person_mask, one_person, refine_edges
 from mggtalk_core.rendering.frames import render_frames
 from mggtalk_core.types import INTERIOR, SYMMETRIC, VISIBLE, Motion

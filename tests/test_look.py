@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 from mggtalk_core.assets import DEMO_PORTRAIT
 from mggtalk_core.gaussians.color_bounds import as_varied_as_nearby, in_the_photos_shades, without_texture
 from mggtalk_core.gaussians.deformation import pose_weight_gradient
+from mggtalk_core.gaussians.edge import Edge
 from mggtalk_core.gaussians.edge_colors import edge_tints
 from mggtalk_core.gaussians.hidden_colors import share_of_hair
 from mggtalk_core.gaussians.light import Relighter
@@ -31,7 +32,6 @@ from mggtalk_core.model import MGGTalkModel
 from mggtalk_core.pipeline import build_head
 from mggtalk_core.portrait.analysis import analyze_portrait
 from mggtalk_core.portrait.background import already
-from mggtalk_core.portrait.edge import Edge
 from mggtalk_core.rendering.frames import render_frames
 from mggtalk_core.types import INTERIOR, VISIBLE, Motion
 

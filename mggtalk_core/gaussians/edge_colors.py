@@ -8,8 +8,8 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
 
 from ..geometry.scalp import goes_on_behind
-from ..portrait.edge import EDGE_LOOK, Edge, colors_around
 from ..types import DepthMap, Portrait
+from .edge import EDGE_LOOK, Edge, colors_around
 
 EDGE_MARGIN = 0.05
 """How much darker or brighter than the person's farther inside an edge's colour may be."""

@@ -14,12 +14,12 @@ from ..geometry.symmetry import select
 from ..headmodel.model import HeadModel, load_head_model
 from ..headmodel.personal import personal_expression_basis
 from ..model import MGGTalkModel
-from ..portrait.edge import Edge, TowardsBackground
 from ..rendering.rasterizer import render
 from ..types import INTERIOR, VISIBLE, PointCloud, is_hidden
 from .color_bounds import bounded_change
 from .decoders import apply_residual, hidden_inputs, mouth_part, toned, visible_inputs
 from .densify import add_children, parent_inputs
+from .edge import Edge, TowardsBackground
 from .edge_colors import color_range, edge_tints
 from .head import GaussianHead, covars_from_axes
 from .hidden_colors import behind_ears, hidden_colors, under_dark_hair

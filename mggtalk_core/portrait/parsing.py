@@ -11,7 +11,6 @@ from ..geometry.binding import polygon_mask
 from ..geometry.pose_weights import smoothstep
 from ..headmodel.landmarks import OVAL
 from ..model_files import find_model_file
-from .edge import Edge, TowardsBackground, colors_around
 
 SEGMENTER_SIZE = 256
 """Side of the picture that the segmenter looks at, pixels."""
@@ -29,12 +28,6 @@ are known: tools/measure_edges.py measures it."""
 
 GUIDE_EPSILON = 2e-4
 """Contrast (squared, of 0..1 images) below which the mask is smoothed instead of following the picture's edges."""
-
-NO_PERSON, GAP = 0.05, 1 / 128
-"""Where a mask is below the first, so far (crop sides) from anything above it, the picture shows background alone."""
-
-LOWERED = 0.5
-"""How much at most a mask is lowered where background seems to show: rim light and jewels look like it too."""
 
 ISLAND_GAP = 1 / 100
 """What the mask has farther than this from the person, in crop sides, is somebody or something else."""
@@ -115,28 +108,7 @@ def refine_edges(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     for _ in range(GUIDE_PASSES):
         refined = guided_blur(guide, refined, window, GUIDE_EPSILON, subsample=coarser)
         refined = ((refined - 0.5) * GUIDE_RAMP + 0.5).clamp(0, 1)
-    return _where_background_shows(image, refined[0, 0].numpy().astype(np.float32))
-
-
-def _where_background_shows(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The mask (H, W) lowered at edges whose colours are a mixture of the person's and the background's beside them.
-
-    A mask half a pixel too wide takes background for person, and on a turned head that draws the old outline.
-    """
-    edge, step = Edge.of(mask), max(1, len(mask) // GUIDE_GRID)
-    background = distance_transform_edt(mask[::step, ::step] < NO_PERSON) > GAP * len(mask) / step
-    if not (edge.solid.any() and edge.pixels.any() and background.any()):
-        return mask
-    nearest = distance_transform_edt(~background, return_distances=False, return_indices=True)
-    rows, columns = np.nonzero(edge.pixels)
-    known = background.repeat(step, 0).repeat(step, 1)[: len(mask), : len(mask)]
-    beside, _ = colors_around(image, known, step * nearest[:, rows // step, columns // step])
-    towards = TowardsBackground.of(image, beside, edge)
-    rows, columns = np.nonzero(towards.number >= 0)
-    share = towards.beyond(image[rows, columns], towards.number[rows, columns]) / (towards.length - 1)
-    lowered, was = mask.copy(), mask[rows, columns]
-    lowered[rows, columns] = np.minimum(was, np.maximum(1 - share, was - LOWERED)).clip(0)
-    return lowered
+    return refined[0, 0].numpy().astype(np.float32)
 
 
 def _planes(image: np.ndarray) -> torch.Tensor:

@@ -30,16 +30,14 @@ class Edge:
     doubt: np.ndarray  # (n,) 0..1, rising outward over the edge's width
 
     @staticmethod
-    def of(alpha: np.ndarray, bare: np.ndarray | None = None) -> Edge:
+    def of(alpha: np.ndarray, bare: np.ndarray) -> Edge:
         """The edge by a mask (S, S), wider where the person is `bare` (S, S) bool: skin has no loose hair."""
         size = len(alpha)
         solid = binary_erosion(alpha > SOLID_ALPHA, iterations=max(1, round(EDGE_WIDTH * size)), border_value=1)
         distance, nearest = distance_transform_edt(~solid, return_indices=True)
-        reach = EDGE_REACH * size
-        if bare is not None:
-            reach = reach * np.where(bare[tuple(nearest)], BESIDE_SKIN, 1)
+        reach = EDGE_REACH * size * np.where(bare[tuple(nearest)], BESIDE_SKIN, 1)
         pixels = (distance > 0) & (distance < reach)
-        doubt = ((distance[pixels] - 1) / (EDGE_WIDTH * size)).clip(0, 1)
+        doubt = (distance[pixels] / (EDGE_WIDTH * size)).clip(0, 1)
         return Edge(solid, pixels, nearest[:, pixels], doubt)
 
 
@@ -64,8 +62,9 @@ def colors_around(image: np.ndarray, known: np.ndarray, places: np.ndarray) -> t
     return mean, covariance
 
 
-OWN_SPREAD, OWN_MARGIN = 1.5, 0.02
-"""How many standard deviations of the person's own colours, and of this margin (sRGB), still look like the person."""
+OWN_SPREAD, OWN_MARGIN, APART = 1.5, 0.02, 3.0
+"""How many standard deviations of the person's own colours, and of this margin (sRGB), still look like the person; and
+how many times that far off the background's are where the two can be told apart."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class TowardsBackground:
     away: np.ndarray  # (n, 3) from there to the background
     measure: np.ndarray  # (n, 3), product with a difference from the mean: how far that goes, in OWN_SPREAD
     length: np.ndarray  # (n,) of `away`, likewise
-    doubt: np.ndarray  # (n,) 0..1, how much of what is beyond the person's own is taken for background
+    doubt: np.ndarray  # (n,) 0..1, how much of what is beyond the person's own is taken for background: jewels are, too
 
     @staticmethod
     def of(image: np.ndarray, background: np.ndarray, edge: Edge) -> TowardsBackground:
@@ -90,17 +89,18 @@ class TowardsBackground:
         away = background - mean
         whitened = np.linalg.solve(covariance + OWN_MARGIN**2 * np.eye(3), away[..., None])[..., 0]
         length = np.sqrt((whitened * away).sum(1)) / OWN_SPREAD
-        apart = length > 3
+        apart = length > APART
         mean, away, whitened, length, doubt = (each[apart] for each in (mean, away, whitened, length, edge.doubt))
         rows, columns = (each[apart] for each in np.nonzero(edge.pixels))
         number = np.full(edge.pixels.shape, -1)
         number[rows, columns] = np.arange(len(mean))
         return TowardsBackground(number, mean, away, whitened / (length * OWN_SPREAD**2)[:, None], length, doubt)
 
-    def beyond(self, colors: np.ndarray, number: np.ndarray) -> np.ndarray:
-        """How far (m,) colours (m, 3) for the pixels of some numbers (m,) lie too far beyond the person's own."""
-        return self.doubt[number] * (((colors - self.mean[number]) * self.measure[number]).sum(1) - 1).clip(0)
+    def share(self, colors: np.ndarray, number: np.ndarray) -> np.ndarray:
+        """How much (m,), 0..1, of the background colours (m, 3) for the pixels of some numbers (m,) seem to have."""
+        beyond = ((colors - self.mean[number]) * self.measure[number]).sum(1) - 1
+        return self.doubt[number] * beyond.clip(0) / self.length[number]
 
     def kept(self, colors: np.ndarray, number: np.ndarray) -> np.ndarray:
-        """Colours (m, 3) for the pixels of some numbers (m,), those beyond the person's own moved back to them."""
-        return colors - (self.beyond(colors, number) / self.length[number])[:, None] * self.away[number]
+        """Colours (m, 3) for the pixels of some numbers (m,) without that share of the background."""
+        return colors - self.share(colors, number)[:, None] * self.away[number]
