@@ -1,5 +1,9 @@
-"""Skin that unfolds: the few rows of pixels of an open eye's lid, or of closed lips' rims, stretch to several times
-their height as the eye closes and the lips part. Lashes would become stripes, the dark line between lips beads."""
+"""Colours that are right in the photo's expression alone.
+
+Skin that unfolds: the few rows of pixels of an open eye's lid, or of closed lips' rims, stretch to several times their
+height as the eye closes and the lips part. Lashes would become stripes, the dark line between lips beads.
+Rims of open lips, and teeth beside them: the contour between the two is never exact, and the pixels along it mix them.
+As soon as the lips move, pieces of teeth would hang from lips, and pieces of lip from teeth."""
 
 from __future__ import annotations
 
@@ -52,7 +56,7 @@ ROWS, LONELY = 512, 1e-12
 
 @dataclass(frozen=True)
 class UnfoldingTone:
-    """Colours of unfolding skin, from frame to frame."""
+    """Colours of unfolding skin and of the rims of open lips, from frame to frame."""
 
     points: np.ndarray  # (n,) indices of Gaussians
     changes: np.ndarray  # (n, 3) what their colours gain when wholly unfolded
