@@ -36,7 +36,7 @@ class Edge:
         solid = binary_erosion(alpha > SOLID_ALPHA, iterations=max(1, round(EDGE_WIDTH * size)), border_value=1)
         distance, nearest = distance_transform_edt(~solid, return_indices=True)
         reach = EDGE_REACH * size * np.where(bare[tuple(nearest)], BESIDE_SKIN, 1)
-        pixels = (distance > 0) & (distance < reach)
+        pixels = (distance > 0) & (distance < reach) & solid.any()
         doubt = (distance[pixels] / (EDGE_WIDTH * size)).clip(0, 1)
         return Edge(solid, pixels, nearest[:, pixels], doubt)
 

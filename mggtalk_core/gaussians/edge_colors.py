@@ -29,6 +29,7 @@ hair's texture only the background's does); and how many of their standard devia
 edge's brightness and tint may differ from theirs. Where there are two figures the first is for hair, the second for
 bare skin, which has no strands and shows a line at once."""
 
+
 def color_range(portrait: Portrait, depth_map: DepthMap, edge: Edge) -> tuple[np.ndarray, np.ndarray]:
     """Darkest and brightest colour (S, S, 3) each that a pixel's splat may have: 0 to 1, with two exceptions.
 
@@ -43,8 +44,6 @@ def color_range(portrait: Portrait, depth_map: DepthMap, edge: Edge) -> tuple[np
     around = (3, 3, 1)
     darkest[grazing] = minimum_filter(image, around)[grazing]
     brightest[grazing] = maximum_filter(image, around)[grazing]
-    if not edge.solid.any():
-        return darkest, brightest
     step = max(1, size // ENOUGH_PIXELS)
     nearest = tuple(edge.nearest // step)
     window = (2 * max(1, round(EDGE_LOOK * size / step)) + 1,) * 2 + (1,)
@@ -81,7 +80,7 @@ def edge_tints(portrait: Portrait, depth_map: DepthMap, edge: Edge) -> EdgeTints
     beside_face = distance_transform_edt(~depth_map.on_head) < BESIDE_FACE * size
     bare = (depth_map.outline.bare & beside_face)[tuple(edge.nearest)]
     chosen = (-depth_map.normals[rows, columns, 2] < GRAZING) & goes_on_behind(rows, columns, depth_map.outline, size)
-    chosen = (chosen | bare) & edge.solid.any()
+    chosen |= bare
     mean, covariance = colors_around(portrait.image, edge.solid, edge.nearest[:, chosen])
     brightness = np.linalg.norm(mean, axis=1)
     vary, spread, margin = (np.where(bare[chosen], skin, hair) for hair, skin in (SMOOTH, SPREAD, SHADE_MARGIN))

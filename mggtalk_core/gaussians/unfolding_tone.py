@@ -72,55 +72,41 @@ class UnfoldingTone:
     @staticmethod
     def of(head: GaussianHead) -> UnfoldingTone:
         """For a finished head."""
-        model, source = load_head_model(), head.source_expression.numpy()
+        model, landmarks = load_head_model(), load_head_model().landmarks_of(head.vertices.numpy())
         faces, positions, colors = head.faces.numpy(), head.positions.numpy(), head.colors.numpy()
-        seen = np.flatnonzero((head.origin.numpy() == VISIBLE) & _bare(faces, model))
-        landmarks = model.landmarks_of(head.vertices.numpy())
-        changes = np.zeros((len(seen), 3), np.float32)
-        for ring in (RIGHT_EYE_RING, LEFT_EYE_RING):
-            lid = landmarks[list(ring[:9])]  # from corner to corner
-            along, above = _beside(positions[seen], lid)
-            weight = _between_corners(along, lid) * (1 - _ramp(above, LID_HEIGHT)) * (above > LID_EDGE)
-            changes += _smoothed(along, above, above, colors[seen], weight)
+        visible = head.origin.numpy() == VISIBLE
+        skin = np.flatnonzero(visible & (model.parts[faces] == SKIN) & ~model.mouth_interior[faces])
         edges = [landmarks[[LIP_CORNERS[0], *lip, LIP_CORNERS[1]]] for lip in (INNER_LIP_UPPER, INNER_LIP_LOWER)]
         are_open = mouth_is_open(landmarks[:, :2])
-        rim, lips = OPEN_RIM if are_open else CLOSED_RIM, np.zeros(len(seen), bool)
-        for edge, side in zip(edges, (1, -1)):
-            along, outward, weight = _beside_lip(positions[seen], edge, edges, side, rim)
-            lips |= weight > 0
-            changes += _smoothed(along, outward, np.maximum(outward, LIP_RED), colors[seen], weight)
-        points, like, mouth = [seen], [seen], [lips & are_open]
-        if are_open and lips.any():
-            of_teeth = np.isin(model.parts[faces], (UPPER_TEETH, LOWER_TEETH))
-            teeth = np.flatnonzero((head.origin.numpy() == VISIBLE) & of_teeth)
+        rim = OPEN_RIM if are_open else CLOSED_RIM
+        changes, on_rim = _of_rims(positions[skin], colors[skin], edges, rim, LIP_RED, ALONG)
+        changes += _of_lids(positions[skin], colors[skin], landmarks)
+        parts = [(skin, skin, changes, on_rim & are_open)]
+        if are_open and on_rim.any():
+            teeth = np.flatnonzero(visible & np.isin(model.parts[faces], (UPPER_TEETH, LOWER_TEETH)))
             shown = _at_lips(positions[teeth], head, edges)
-            gained = np.zeros((len(teeth), 3), np.float32)
-            for edge, side in zip(edges, (1, -1)):
-                along, outward, weight = _beside_lip(shown, edge, edges, side, TEETH_RIM)
-                inward = -outward
-                wanted = np.maximum(inward, TEETH_INSIDE)
-                gained += _smoothed(along, inward, wanted, colors[teeth], weight, TEETH_ALONG)
-            _, nearest = cKDTree(positions[seen[lips]]).query(shown)
-            points.append(teeth), like.append(seen[lips][nearest]), mouth.append(np.ones(len(teeth), bool))
-            changes = np.concatenate([changes, gained])
+            changes, beside = _of_rims(shown, colors[teeth], edges, TEETH_RIM, TEETH_INSIDE, TEETH_ALONG, outward=-1)
+            _, nearest = cKDTree(positions[skin[on_rim]]).query(shown)
+            parts.append((teeth, skin[on_rim][nearest], changes, beside))
+        points, like, changes, open_mouth = (np.concatenate(each) for each in zip(*parts))
         chosen = changes.any(1)
-        points, like, mouth = (np.concatenate(each)[chosen] for each in (points, like, mouth))
-        return UnfoldingTone._bound(head, model, source, points, changes[chosen], like, mouth)
+        return UnfoldingTone._bound(head, model, points[chosen], changes[chosen], like[chosen], open_mouth[chosen])
 
     @staticmethod
     def _bound(
-        head: GaussianHead, model: HeadModel, source: np.ndarray, points: np.ndarray, changes: np.ndarray,
-        like: np.ndarray, open_mouth: np.ndarray,
+        head: GaussianHead, model: HeadModel, points: np.ndarray, changes: np.ndarray, like: np.ndarray,
+        open_mouth: np.ndarray,
     ) -> UnfoldingTone:  # fmt: skip
         """With the part of the head model that others (n,), `like` which points (n,) change, are bound to."""
         corners, barycentric = model.faces[head.faces.numpy()[like]], head.barycentric.numpy()[like]
         triangles = model.faces[np.isin(model.faces, np.unique(corners)).any(1)]
         needed = np.unique(triangles)
         vertices, basis = head.vertices.numpy()[needed], head.expression_basis.numpy()[:, needed]
+        without_expression = vertices - np.tensordot(head.source_expression.numpy(), basis, 1)
         corners, triangles = (np.searchsorted(needed, part) for part in (corners, triangles))
         return UnfoldingTone(
-            points, changes, corners, barycentric, triangles,
-            vertices - np.tensordot(source, basis, 1), basis, _areas(vertices, triangles), vertices, open_mouth,
+            points, changes, corners, barycentric, triangles, without_expression, basis, _areas(vertices, triangles),
+            vertices, open_mouth,
         )  # fmt: skip
 
     @staticmethod
@@ -148,9 +134,35 @@ class UnfoldingTone:
         colors[points] = (colors[points] + share[some, None] * self.changes[some]).clip(0, 1)
 
 
-def _bare(faces: np.ndarray, model: HeadModel) -> np.ndarray:
-    """Mask (N,) of what is bound to skin, not to the inside of the mouth, teeth or eyes."""
-    return (model.parts[faces] == SKIN) & ~model.mouth_interior[faces]
+def _of_lids(positions: np.ndarray, colors: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """What colours (n, 3) of skin at positions (n, 3) m gain on lids that unfold."""
+    changes = np.zeros_like(colors)
+    for ring in (RIGHT_EYE_RING, LEFT_EYE_RING):
+        lid = landmarks[list(ring[:9])]  # from corner to corner
+        along, above = _beside(positions, lid)
+        weight = _between_corners(along, lid) * (1 - _ramp(above, LID_HEIGHT)) * (above > LID_EDGE)
+        changes += _smoothed(along, above, above, colors, weight, ALONG)
+    return changes
+
+
+def _of_rims(
+    positions: np.ndarray, colors: np.ndarray, edges: list[np.ndarray], rim: tuple[float, float], beyond: float,
+    reach: float, outward: int = 1,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """What colours (n, 3) at positions (n, 3) m gain beside the upper and the lower lip's `edges`, and where (n,) bool.
+
+    Within a `rim` of either edge they become those that lie `beyond` m away from it, smoothed over `reach` m along it;
+    on its lip's side, or with `outward` -1 on the teeth's. A point counts to the nearer edge.
+    """
+    changes, on_rim = np.zeros_like(colors), np.zeros(len(colors), bool)
+    _, above_middle = _beside(positions, 0.5 * (edges[0] + edges[1]))
+    for edge, up in zip(edges, (1, -1)):
+        along, above = _beside(positions, edge)
+        away = outward * up * above
+        weight = _between_corners(along, edge) * (1 - _ramp(np.abs(away), rim)) * (up * above_middle > 0)
+        on_rim |= weight > 0
+        changes += _smoothed(along, away, np.maximum(away, beyond), colors, weight, reach)
+    return changes, on_rim
 
 
 def _at_lips(positions: np.ndarray, head: GaussianHead, edges: list[np.ndarray]) -> np.ndarray:
@@ -177,19 +189,6 @@ def _beside(positions: np.ndarray, edge: np.ndarray) -> tuple[np.ndarray, np.nda
     return positions[:, 0], np.interp(positions[:, 0], edge[order, 0], edge[order, 1]) - positions[:, 1]
 
 
-def _beside_lip(
-    positions: np.ndarray, edge: np.ndarray, edges: list[np.ndarray], side: int, rim: tuple[float, float]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of positions (n, 3): metres along a lip's edge and outward from it, and 0..1 how much they belong to its rim.
-
-    `side` is 1 for the upper of both lips' `edges`, -1 for the lower; a point counts to the nearer one.
-    """
-    along, above = _beside(positions, edge)
-    _, above_middle = _beside(positions, 0.5 * (edges[0] + edges[1]))
-    outward = side * above
-    return along, outward, _between_corners(along, edge) * (1 - _ramp(np.abs(outward), rim)) * (side * above_middle > 0)
-
-
 def _between_corners(along: np.ndarray, edge: np.ndarray) -> np.ndarray:
     """1 between the ends of an edge, less beyond them, (n,)."""
     first, last = np.sort(edge[[0, -1], 0])
@@ -197,9 +196,8 @@ def _between_corners(along: np.ndarray, edge: np.ndarray) -> np.ndarray:
 
 
 def _smoothed(
-    along: np.ndarray, across: np.ndarray, wanted: np.ndarray, colors: np.ndarray, weight: np.ndarray,
-    reach: float = ALONG,
-) -> np.ndarray:  # fmt: skip
+    along: np.ndarray, across: np.ndarray, wanted: np.ndarray, colors: np.ndarray, weight: np.ndarray, reach: float
+) -> np.ndarray:
     """What colours (n, 3) gain, by a weight (n,), when they become those of their neighbours along an edge.
 
     `along` and `across` (n,), metres, say where they lie, `wanted` (n,) how far across the neighbours do, `reach` how

@@ -95,12 +95,11 @@ def interior_points(portrait: Portrait, depth_map: DepthMap, head: HeadModel, ch
     )
     sampled = [sample_faces(vertices, head.faces, np.flatnonzero(group), spacing) for group, spacing in groups]
     faces, barycentric, positions, axes = (np.concatenate(parts) for parts in zip(*sampled))
-    round_ones = (skin & ~unfolds)[faces]
-    surface_normals = vertex_normals(vertices, head.faces[head.outer_skin])
-    positions[round_ones], axes[round_ones] = rounded(
-        positions[round_ones], axes[round_ones], barycentric[round_ones],
-        vertices[head.faces[faces[round_ones]]], surface_normals[head.faces[faces[round_ones]]],
-    )  # fmt: skip
+    curved = (skin & ~unfolds)[faces]
+    of_curved, at_vertices = head.faces[faces[curved]], vertex_normals(vertices, head.faces[head.outer_skin])
+    positions[curved], axes[curved] = rounded(
+        positions[curved], axes[curved], barycentric[curved], vertices[of_curved], at_vertices[of_curved]
+    )
     own = backed[faces]
     positions[own] -= BACKING * normals[faces[own]]
     outer = head.outer_skin[faces]
