@@ -97,10 +97,11 @@ class TowardsBackground:
         return TowardsBackground(number, mean, away, whitened / (length * OWN_SPREAD**2)[:, None], length, doubt)
 
     def share(self, colors: np.ndarray, number: np.ndarray) -> np.ndarray:
-        """How much (m,), 0..1, of the background colours (m, 3) for the pixels of some numbers (m,) seem to have."""
+        """How much (m,), 0..1, of the background colours (m, 3) for the pixels of some numbers (m,) seem to show."""
         beyond = ((colors - self.mean[number]) * self.measure[number]).sum(1) - 1
-        return self.doubt[number] * beyond.clip(0) / self.length[number]
+        return (self.doubt[number] * beyond / (self.length[number] - 1)).clip(0, 1)
 
     def kept(self, colors: np.ndarray, number: np.ndarray) -> np.ndarray:
         """Colours (m, 3) for the pixels of some numbers (m,) without that share of the background."""
-        return colors - self.share(colors, number)[:, None] * self.away[number]
+        back = self.share(colors, number) * (1 - 1 / self.length[number])
+        return colors - back[:, None] * self.away[number]

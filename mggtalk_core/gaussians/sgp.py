@@ -81,6 +81,10 @@ def _reproduce_photo(seen: PointCloud) -> tuple[np.ndarray, np.ndarray]:
     towards = TowardsBackground.of(portrait.image, portrait.background[edge.pixels], edge)
     beside = towards.number[rows, columns]
     at_edge, beside = np.flatnonzero(beside >= 0), beside[beside >= 0]
+    # What is taken out of an edge's colours shows through it instead, or the photo's own view would be harder than it.
+    share = towards.share(portrait.image[rows, columns][at_edge], beside)
+    alpha[at_edge] *= 1 - share
+    soft[at_edge] |= share > 0
     colors, opacities = seen.colors.copy(), seen.opacities.copy()
     for _ in range(SHARPENING_ITERATIONS):
         rendered = render(
