@@ -96,7 +96,7 @@ def _reproduce_photo(seen: PointCloud) -> tuple[np.ndarray, np.ndarray]:
         missing_color = block_means(portrait.image - rendered.rgb.numpy(), rows, columns, seen.steps)
         colors = np.clip(colors + color_step * missing_color, darkest, brightest)
         colors[tinted] = tints.kept(colors[tinted], number)
-        colors[at_edge] = towards.kept(colors[at_edge], beside)
+        colors[at_edge] = towards.kept(colors[at_edge], beside).clip(0, 1)
     return colors.astype(np.float32), opacities.astype(np.float32)
 
 
