@@ -14,6 +14,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ..geometry.pose_weights import smoothstep
+from ..geometry.projection import to_camera, to_canonical
 from ..headmodel.landmarks import INNER_LIP_LOWER, INNER_LIP_UPPER, LEFT_EYE_RING, RIGHT_EYE_RING, mouth_is_open
 from ..headmodel.model import LOWER_TEETH, SKIN, UPPER_TEETH, HeadModel, load_head_model
 from ..types import VISIBLE
@@ -167,10 +168,9 @@ def _of_rims(
 
 def _at_lips(positions: np.ndarray, head: GaussianHead, edges: list[np.ndarray]) -> np.ndarray:
     """Where positions (n, 3) m are seen in the photo if they lie as far from the camera as lips' edges do."""
-    rotation, offset = head.viewmat.numpy()[:3, :3], head.viewmat.numpy()[:3, 3]
-    at_camera = positions @ rotation.T + offset
-    depth = (np.concatenate(edges) @ rotation.T + offset)[:, 2].mean()
-    return (at_camera * (depth / at_camera[:, 2:]) - offset) @ rotation
+    at_camera = to_camera(positions, head.camera)
+    depth = to_camera(np.concatenate(edges), head.camera)[:, 2].mean()
+    return to_canonical(at_camera * (depth / at_camera[:, 2:]), head.camera)
 
 
 def _areas(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
