@@ -1,7 +1,8 @@
 """Deformation: move a head's Gaussians to an expression and pose ([P_f ; P_f^s] -> [P_d ; P_d^s] in the paper).
 
 Prior: a point follows its triangle of the head model (position by barycentric weights, covariance by the triangle's
-deformation gradient) and turns about the neck by its pose weight, which also stretches it where that weight changes.
+deformation gradient; around lips by the mean of those at its corners, for narrow triangles stretch by turns) and
+turns about the neck by its pose weight, which also stretches it where that weight changes.
 Per frame that is a 52 x V product, one 3x3 matrix per triangle and a gather per point, in vector code
 (frame_kernels.py).
 """
@@ -15,7 +16,8 @@ import torch
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from .frame_kernels import TRIANGLE_RECORD, at_least_8, deform_points, triangle_records
+from ..headmodel.model import load_head_model
+from .frame_kernels import TRIANGLE_RECORD, at_least_8, deform_points, smooth_gradients, triangle_records
 from .head import GaussianHead, covar_matrices
 
 MAX_STRETCH = 5.0
@@ -55,10 +57,14 @@ class HeadDeformer:
         self._source_expression = head.source_expression.numpy()
         self._neck = head.neck.numpy()
         self._rest_inverse = np.linalg.pinv(_triangle_frames(self._vertices, self._triangles)).astype(np.float32)
+        self._lips = load_head_model().around_lips
+        used, corners = np.unique(self._triangles[self._lips], return_inverse=True)
+        self._lip_corners, self._lip_vertices = corners.reshape(-1, 3), len(used)
         self._make_buffers()
 
     def _make_buffers(self) -> None:
         self._records = np.zeros((len(self._triangles), TRIANGLE_RECORD), np.float32)
+        self._lip_sums = np.zeros((self._lip_vertices, 10), np.float32)
         self._means, self._covars = np.empty_like(self._points[0]), np.empty_like(self._points[1])
 
     def twin(self) -> HeadDeformer:
@@ -80,6 +86,7 @@ class HeadDeformer:
             self._vertices, change.reshape(self._vertices.shape), self._triangles, self._rest_inverse,
             np.float32(MAX_GRADIENT), self._records,
         )  # fmt: skip
+        smooth_gradients(self._lips, self._lip_corners, self._lip_sums, self._records)
         turn = Rotation.from_rotvec(rotation).as_matrix().ravel()
         pose = tuple(np.float32(value) for value in (*turn, *self._neck, *translation, MAX_STRETCH**2))
         deform_points(*self._points, self._records, pose, self._means, self._covars)
@@ -107,7 +114,7 @@ def deform_torch(
     gradient = moved @ torch.linalg.pinv(rest)
     identity = torch.eye(3, dtype=gradient.dtype, device=gradient.device)
     sane = torch.linalg.matrix_norm(gradient - identity) < MAX_GRADIENT
-    gradient = torch.where(sane[:, None, None], gradient, identity)
+    gradient = _smooth_at_lips(torch.where(sane[:, None, None], gradient, identity), sane, head.triangles)
 
     weight = head.expression_weight[:, None]
     corners = displacement[head.triangles[head.faces].long()]
@@ -128,6 +135,19 @@ def deform_torch(
     blend = blend + (turned - positions)[..., None] * gradient[:, None]
     stretched = blend @ stretched @ blend.transpose(1, 2)
     return means, stretched[:, (0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2)]
+
+
+def _smooth_at_lips(gradient: torch.Tensor, sane: torch.Tensor, triangles: torch.Tensor) -> torch.Tensor:
+    """Gradients (F, 3, 3) with those around lips replaced by the means of the sane (F,) ones around their corners."""
+    lips = torch.from_numpy(load_head_model().around_lips).to(gradient.device)
+    used, corners = torch.unique(triangles[lips], return_inverse=True)
+    trusted = sane[lips, None, None].to(gradient).expand(-1, 3, 1).flatten(0, 1)
+    count = torch.zeros(len(used), 1, 1).to(gradient).index_add(0, corners.flatten(), trusted[..., None])
+    identity = torch.eye(3, dtype=gradient.dtype, device=gradient.device)
+    change = (gradient[lips] - identity)[:, None].expand(-1, 3, -1, -1).flatten(0, 1)
+    sums = torch.zeros(len(used), 3, 3).to(gradient).index_add(0, corners.flatten(), change)
+    means = sums / count.clamp_min(1)
+    return gradient.index_put((lips,), identity + means[corners].mean(1))
 
 
 def pose_weight_gradient(positions: torch.Tensor, pose_weight: torch.Tensor) -> torch.Tensor:

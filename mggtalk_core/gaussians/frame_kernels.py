@@ -16,7 +16,8 @@ from ..rendering.kernel_cache import kernel
 from ..rendering.simd import WIDTH, Lanes, Rows, Simd, dot3
 
 TRIANGLE_RECORD = 24
-"""Floats per triangle: displacement of its corners (3 x 3), deformation gradient minus identity (3 x 3), 6 unused.
+"""Floats per triangle: displacement of its corners (3 x 3), deformation gradient minus identity (3 x 3), whether that
+was trusted (1 or 0), 5 unused.
 
 One row holds all a Gaussian needs of its triangle: three vector loads, no further look-up of vertices."""
 
@@ -60,8 +61,30 @@ def triangle_records(vertices, displacement, triangles, rest_inverse, max_gradie
                 gz -= one
             records[f, 9 + j], records[f, 12 + j], records[f, 15 + j] = gx, gy, gz
             distance += gx * gx + gy * gy + gz * gz
+        records[f, 18] = one
         if not distance < max_gradient * max_gradient:
-            records[f, 9:18] = 0.0
+            records[f, 9:19] = 0.0
+
+
+@kernel(fastmath=True)
+def smooth_gradients(members, corners, sums, records):
+    """Replace the gradients of some triangles by the means of those around their corners.
+
+    members (n,) are rows of records (F, 24), corners (n, 3) the triangles' corners numbered from 0 to v, sums (v, 10)
+    is overwritten.
+    """
+    sums[:] = 0.0
+    for m in range(len(members)):
+        for corner in corners[m]:
+            for i in range(10):
+                sums[corner, i] += records[members[m], 9 + i]
+    third = np.float32(1 / 3)
+    for m in range(len(members)):
+        records[members[m], 9:18] = 0.0
+        for corner in corners[m]:
+            share = third / max(sums[corner, 9], np.float32(1.0))
+            for i in range(9):
+                records[members[m], 9 + i] += share * sums[corner, i]
 
 
 def _times(a: list[list[Lanes]], b: list[list[Lanes]]) -> list[list[Lanes]]:

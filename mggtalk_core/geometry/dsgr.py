@@ -48,7 +48,7 @@ def build_points(
     chin_height = float(head.landmarks_of(portrait.vertices)[152, 1])
     with ThreadPoolExecutor(1) as thread:
         interior = thread.submit(interior_points, portrait, depth_map, head, chin_height)
-        visible = visible_points(portrait, depth_map, chin_height)
+        visible = visible_points(portrait, depth_map, head, chin_height)
         clouds = [visible]
         if symmetry:
             clouds = list(with_substitutes(visible, head))

@@ -6,10 +6,12 @@ import numpy as np
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from ..headmodel.landmarks import OVAL
+from ..headmodel.model import HeadModel
 from ..types import SOLID_ALPHA, VISIBLE, DepthMap, PointCloud, Portrait
 from .binding import polygon_mask
 from .blocks import block_means, surfel_blocks
 from .depth import pixel_tangents
+from .feature_edges import edge_offsets, moved_barycentric
 from .pose_weights import head_pose_weight, shoulder_tops, smoothstep
 from .projection import to_canonical, unproject
 
@@ -41,7 +43,7 @@ EXPRESSION_REACH = 0.012
 """How far beyond the head model its motion fades out (hair moves with the skin it lies on), metres."""
 
 
-def visible_points(portrait: Portrait, depth_map: DepthMap, chin_height: float) -> PointCloud:
+def visible_points(portrait: Portrait, depth_map: DepthMap, head: HeadModel, chin_height: float) -> PointCloud:
     """P_f: a surfel for every person pixel, or for a block of pixels where the picture is flat and off the face."""
     size = portrait.image.shape[0]
     person = np.isfinite(depth_map.depth)
@@ -62,7 +64,13 @@ def visible_points(portrait: Portrait, depth_map: DepthMap, chin_height: float) 
 
     z = mean(depth)[:, 0]
     centre = 0.5 * steps
-    positions = to_canonical(unproject(columns + centre, rows + centre, z, portrait.camera), portrait.camera)
+    offsets = edge_offsets(portrait, depth_map, head)[rows, columns]
+    offsets[steps > 1] = 0
+    at = np.stack([columns, rows], 1) + centre[:, None] + offsets
+    positions = to_canonical(unproject(*at.T, z, portrait.camera), portrait.camera)
+    face, barycentric = depth_map.face[rows, columns], depth_map.barycentric[rows, columns].copy()
+    moved = offsets.any(1)
+    barycentric[moved] = moved_barycentric(portrait, face[moved], barycentric[moved], offsets[moved], head)
     rotation = portrait.camera.viewmat[:3, :3]  # row vectors @ rotation: camera axes -> canonical axes
     tangent_u = mean(along_columns) @ rotation
     tangent_v = mean(along_rows) @ rotation
@@ -82,8 +90,8 @@ def visible_points(portrait: Portrait, depth_map: DepthMap, chin_height: float) 
         axes=axes.astype(np.float32),
         colors=mean(person_colors(portrait)).astype(np.float32),
         opacities=(np.where(on_face, 1.0, portrait.alpha[rows, columns]) * MAX_OPACITY).astype(np.float32),
-        faces=depth_map.face[rows, columns],
-        barycentric=depth_map.barycentric[rows, columns],
+        faces=face,
+        barycentric=barycentric,
         expression_weight=np.exp(-(reach**2)).astype(np.float32),
         pose_weight=pose_weight.astype(np.float32),
         origin=np.full(count, VISIBLE, np.uint8),

@@ -6,12 +6,15 @@ The file is written once by `tools/bake_head_model.py` from CC0 data; nothing he
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
 from scipy.spatial import cKDTree
+
+from .arkit import ARKIT_INDEX
+from .landmarks import INNER_LIP_LOWER, INNER_LIP_RING, INNER_LIP_UPPER
 
 HEAD_MODEL_FILE = Path(__file__).parent / "assets" / "head.safetensors"
 
@@ -20,6 +23,9 @@ SKIN, LEFT_EYE, RIGHT_EYE, TONGUE, UPPER_TEETH, LOWER_TEETH = range(6)
 
 EAR_HEIGHTS, EAR_WIDTH = (-0.015, 0.06), 0.0725
 """The average head's skin between these heights (metres below the eyes), farther than this from the middle, is ear."""
+
+LIP_REACH = 0.015
+"""Lips, and the skin that moves much as they do, lie so near to the lips' inner edges, metres."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,22 @@ class HeadModel:
     def outer_skin(self) -> np.ndarray:
         """Mask (F,) of the triangles of skin and scalp: not the mouth's inside, teeth, tongue or eyeballs."""
         return (self.parts == SKIN) & ~self.mouth_interior
+
+    @cached_property
+    def below_mouth(self) -> np.ndarray:
+        """Mask (F,) of the triangles of the lower lip and what is below it: those below the middle of an open mouth."""
+        opened = self.mean + self.expression_basis[ARKIT_INDEX["jawOpen"]]
+        marks = self.landmarks_of(opened)
+        middle = 0.5 * (marks[list(INNER_LIP_UPPER)] + marks[list(INNER_LIP_LOWER)])
+        centres = opened[self.faces].mean(1)
+        return centres[:, 1] > np.interp(centres[:, 0], *middle[np.argsort(middle[:, 0]), :2].T)
+
+    @cached_property
+    def around_lips(self) -> np.ndarray:
+        """Indices (n,) of the triangles of skin within LIP_REACH of the lips' inner edges, on the average head."""
+        edges = self.landmarks_of(self.mean)[list(INNER_LIP_RING)]
+        distance, _ = cKDTree(edges).query(self.mean[self.faces].mean(1))
+        return np.flatnonzero(self.outer_skin & (distance < LIP_REACH))
 
     def part_vertices(self, part: int) -> np.ndarray:
         """Indices (n,) of the vertices that belong to one of SKIN .. LOWER_TEETH."""
