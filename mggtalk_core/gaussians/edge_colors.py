@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image, ImageDraw
 from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
 
 from ..geometry.scalp import goes_on_behind
+from ..headmodel.landmarks import INNER_LIP_RING
 from ..types import DepthMap, Portrait
 from .edge import EDGE_LOOK, Edge, colors_around
 
@@ -23,6 +25,9 @@ ENOUGH_PIXELS = 512
 GRAZING = 0.5
 """Cosine of the angle between view and surface below which the photo sees it at a grazing angle."""
 
+LIP_LINE = 1 / 100
+"""Width of the line where lips meet, crop sides."""
+
 SMOOTH, SPREAD, SHADE_MARGIN, TINT_MARGIN = (0.1, 0.2), (2.5, 1.0), (0.05, 0.02), 0.01
 """Where the person's colours inside of an edge vary less than this part of their brightness, any foreign tint shows (in
 hair's texture only the background's does); and how many of their standard deviations, and of these margins (sRGB), an
@@ -31,19 +36,21 @@ bare skin, which has no strands and shows a line at once."""
 
 
 def color_range(portrait: Portrait, depth_map: DepthMap, edge: Edge) -> tuple[np.ndarray, np.ndarray]:
-    """Darkest and brightest colour (S, S, 3) each that a pixel's splat may have: 0 to 1, with two exceptions.
+    """Darkest and brightest colour (S, S, 3) each that a pixel's splat may have: 0 to 1, with three exceptions.
 
     Where the photo sees the surface at a grazing angle, no more than the pixels around: turned into view, such a splat
-    is many pixels wide, and contrast that made the photo sharp becomes grain.
+    is many pixels wide, and contrast that made the photo sharp becomes grain. The same where lips meet: splats of one
+    make up for what the other's hide, and once the lips part they would be glints and blots.
     Near the person's edge, no more than the person has farther inside. Edge pixels are half background, and a matte is
     never exact: unbounded, they come out in colours that nobody has, a line across the head as soon as it turns.
     """
     image, size = portrait.image, len(portrait.image)
     darkest, brightest = np.zeros_like(image), np.ones_like(image)
     grazing = -depth_map.normals[..., 2] < GRAZING
+    close = grazing | _between_lips(portrait)
     around = (3, 3, 1)
-    darkest[grazing] = minimum_filter(image, around)[grazing]
-    brightest[grazing] = maximum_filter(image, around)[grazing]
+    darkest[close] = minimum_filter(image, around)[close]
+    brightest[close] = maximum_filter(image, around)[close]
     step = max(1, size // ENOUGH_PIXELS)
     nearest = tuple(edge.nearest // step)
     window = (2 * max(1, round(EDGE_LOOK * size / step)) + 1,) * 2 + (1,)
@@ -91,3 +98,12 @@ def edge_tints(portrait: Portrait, depth_map: DepthMap, edge: Edge) -> EdgeTints
     number = np.full(edge.pixels.shape, -1)
     number[rows[chosen][smooth], columns[chosen][smooth]] = np.arange(len(mean))
     return EdgeTints(number, mean, np.linalg.inv(covariance * spread[:, None, None] ** 2))
+
+
+def _between_lips(portrait: Portrait) -> np.ndarray:
+    """Pixels (S, S) bool along the lips' inner edges."""
+    canvas = Image.new("1", portrait.alpha.shape)
+    ring = portrait.landmarks[[*INNER_LIP_RING, INNER_LIP_RING[0]]]
+    width = max(1, round(LIP_LINE * len(portrait.alpha)))
+    ImageDraw.Draw(canvas).line([tuple(map(float, point)) for point in ring], fill=1, width=width)
+    return np.array(canvas, bool)

@@ -15,9 +15,13 @@ from ..geometry.search_tree import search_tree
 from ..headmodel.landmarks import LEFT_EYE_RING, RIGHT_EYE_RING, inter_ocular_distance
 from ..headmodel.model import EAR_HEIGHTS, LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
 from ..types import INTERIOR, SOLID_ALPHA, VISIBLE, PointCloud, Portrait
+from .eyeballs import eyeball_colors
 from .mouth_light import DEEP, light_powers, width_in_photo
 
 TOOTH_WHITE = np.array([1.0, 0.97, 0.92], np.float32)
+BEHIND_LIPS = 0.75
+"""How bright teeth are that no photo shows, in the brightness of a tooth in full light."""
+
 UPPER_TOOTH_WIDTHS = (0.0085, 0.0065, 0.0075, 0.007, 0.007, 0.010)
 LOWER_TOOTH_WIDTHS = (0.0053, 0.0059, 0.0069, 0.007, 0.007, 0.011)
 """From the middle outward, metres (mean crown widths in dental anatomy)."""
@@ -109,7 +113,7 @@ def hidden_colors(points: PointCloud, hidden: np.ndarray, head: HeadModel) -> np
     upward = 0.5 + 0.5 * np.clip(-0.5 * normals[:, 1:2] - 0.7 * normals[:, 2:], 0, 1)
     colors[tongue] = (lips * [1, 0.8, 0.8] * upward * np.exp(-1.5 * inward))[tongue]
     eyes = (part == LEFT_EYE) | (part == RIGHT_EYE)
-    colors[eyes] = _eye_colors(points, positions[eyes], head, skin)
+    colors[eyes] = eyeball_colors(points, hidden[eyes], head, skin)
     colors *= mouth ** light_powers(points.faces[hidden], head)[:, None]
     surface = (part == SKIN) & ~cavity
     colors[surface] = _skin_colors(points, positions[surface], head)
@@ -187,7 +191,7 @@ def _enamel_color(points: PointCloud, head: HeadModel, skin: np.ndarray, mouth: 
     shown = (points.origin == VISIBLE) & np.isin(head.parts[points.faces], (UPPER_TEETH, LOWER_TEETH))
     if shown.sum() > ENOUGH_TEETH:
         return np.percentile(points.colors[shown], 80, axis=0) / mouth**DEEP
-    return 0.35 * skin + 0.65 * TOOTH_WHITE * min(1.35 * float(skin.mean()) + 0.2, 0.97)
+    return BEHIND_LIPS * (0.35 * skin + 0.65 * TOOTH_WHITE * min(1.35 * float(skin.mean()) + 0.2, 0.97))
 
 
 def _normals(points: PointCloud, chosen: np.ndarray, head: HeadModel) -> np.ndarray:
@@ -208,17 +212,6 @@ def _lip_color(portrait) -> np.ndarray:
     size = portrait.image.shape[0]
     columns, rows = portrait.landmarks[[0, 17, 37, 267, 84, 314]].astype(int).clip(0, size - 1).T
     return portrait.image[rows, columns].mean(0)
-
-
-def _eye_colors(points: PointCloud, positions: np.ndarray, head: HeadModel, skin: np.ndarray) -> np.ndarray:
-    """Eyeball under the lids: the nearest visible eyeball pixel, or a shaded white farther away."""
-    white = np.array([0.8, 0.78, 0.76]) * min(1.15 * float(skin.mean()) + 0.15, 1) * 0.75
-    part = head.parts[points.faces]
-    eyes = (points.origin == VISIBLE) & ((part == LEFT_EYE) | (part == RIGHT_EYE))
-    if not eyes.any():
-        return np.broadcast_to(white, positions.shape)
-    distance, nearest = search_tree(points.positions[eyes]).query(positions)
-    return np.where((distance > 0.003)[:, None], white, points.colors[eyes][nearest])
 
 
 def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> np.ndarray:

@@ -15,9 +15,18 @@ from scipy.spatial import cKDTree
 
 from ..geometry.pose_weights import smoothstep
 from ..geometry.projection import to_camera, to_canonical
-from ..headmodel.landmarks import INNER_LIP_LOWER, INNER_LIP_UPPER, LEFT_EYE_RING, RIGHT_EYE_RING, mouth_is_open
-from ..headmodel.model import LOWER_TEETH, SKIN, UPPER_TEETH, HeadModel, load_head_model
-from ..types import VISIBLE
+from ..headmodel.landmarks import (
+    INNER_LIP_LOWER,
+    INNER_LIP_UPPER,
+    LEFT_EYE_RING,
+    LIP_CORNERS,
+    LOWER_LIDS,
+    RIGHT_EYE_RING,
+    UPPER_LIDS,
+    mouth_is_open,
+)
+from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, UPPER_TEETH, HeadModel, load_head_model
+from ..types import INTERIOR, VISIBLE
 
 if TYPE_CHECKING:
     from .head import GaussianHead
@@ -26,7 +35,11 @@ GROWTH = (1.1, 1.5)
 """Growth of a triangle since the photo between which its skin is smoothed."""
 
 MOVED = (0.0003, 0.0015)
-"""Distances, metres, from where it was in the photo between which the rim of open lips is."""
+"""Distances, metres, to the side or up and down, from where they were in the photo between which rims of open lips, and
+eyeballs, are."""
+
+PARTED = (0.001, 0.003)
+"""Gaps, metres, between lips that are closed in the photo over which the line between them goes."""
 
 BEYOND_CORNERS = 0.002
 """How far, metres, beyond the corners of an eye or of the mouth skin is smoothed less and less: there may be hair."""
@@ -48,8 +61,12 @@ TEETH_RIM, TEETH_INSIDE, TEETH_ALONG = (0.0015, 0.003), 0.002, 0.001
 """The same distances from an open lip's edge into the mouth: what teeth share with the lip becomes like the teeth
 farther inside; and `ALONG` for them."""
 
-LIP_CORNERS = (78, 308)
-"""Landmarks at the ends of both lips' inner edges."""
+EYEBALL_RIM, LIKE_HIDDEN = (0.001, 0.0025), 6
+"""Distances, metres, from lids' edges between which an eyeball's colours are lashes' and shadows' less and less; and so
+many of the hidden points nearest to it tell a point's colour."""
+
+PLACES = INNER_LIP_UPPER + UPPER_LIDS + LOWER_LIDS
+"""Where it is asked how far lips and lids have opened."""
 
 ROWS, LONELY = 512, 1e-12
 """So many points are smoothed at once; and what a point far away weighs, for where there are none near."""
@@ -68,7 +85,10 @@ class UnfoldingTone:
     basis: np.ndarray  # (52, v, 3) m
     areas: np.ndarray  # (f,) in the photo
     rest: np.ndarray  # (v, 3) m, vertices in the photo
-    open_mouth: np.ndarray  # (n,) bool, points of lips that are open in the photo, and of teeth beside them
+    moving: np.ndarray  # (n,) bool, points that change as they move: open lips, teeth beside them, eyeballs
+    uncovered: np.ndarray  # (n, k) the share of their change that points have when lips or lids open, at k places
+    openings: np.ndarray  # (52, k) m, by how much lips and lids open there
+    source: np.ndarray  # (52,) the photo's expression
 
     @staticmethod
     def of(head: GaussianHead) -> UnfoldingTone:
@@ -80,23 +100,38 @@ class UnfoldingTone:
         edges = [landmarks[[LIP_CORNERS[0], *lip, LIP_CORNERS[1]]] for lip in (INNER_LIP_UPPER, INNER_LIP_LOWER)]
         are_open = mouth_is_open(landmarks[:, :2])
         rim = OPEN_RIM if are_open else CLOSED_RIM
-        changes, on_rim = _of_rims(positions[skin], colors[skin], edges, rim, LIP_RED, ALONG)
+        lower = model.below_mouth[faces[skin]]
+        changes, on_rim = _of_rims(positions[skin], colors[skin], edges, lower, rim, LIP_RED, ALONG)
         changes += _of_lids(positions[skin], colors[skin], landmarks)
-        parts = [(skin, skin, changes, on_rim & are_open)]
+        uncovered = np.zeros((len(skin), len(PLACES)))
+        if not are_open:
+            uncovered[on_rim, : len(INNER_LIP_UPPER)] = _between_lips(positions[skin[on_rim]], lower[on_rim], edges)
+        parts = [(skin, skin, changes, on_rim & are_open, uncovered)]
         if are_open and on_rim.any():
             teeth = np.flatnonzero(visible & np.isin(model.parts[faces], (UPPER_TEETH, LOWER_TEETH)))
             shown = _at_lips(positions[teeth], head, edges)
-            changes, beside = _of_rims(shown, colors[teeth], edges, TEETH_RIM, TEETH_INSIDE, TEETH_ALONG, outward=-1)
+            lower = _beside(shown, 0.5 * (edges[0] + edges[1]))[1] < 0
+            changes, beside = _of_rims(
+                shown, colors[teeth], edges, lower, TEETH_RIM, TEETH_INSIDE, TEETH_ALONG, outward=-1
+            )
             _, nearest = cKDTree(positions[skin[on_rim]]).query(shown)
-            parts.append((teeth, skin[on_rim][nearest], changes, beside))
-        points, like, changes, open_mouth = (np.concatenate(each) for each in zip(*parts))
-        chosen = changes.any(1)
-        return UnfoldingTone._bound(head, model, points[chosen], changes[chosen], like[chosen], open_mouth[chosen])
+            parts.append((teeth, skin[on_rim][nearest], changes, beside, np.zeros((len(teeth), len(PLACES)))))
+        for eye in (LEFT_EYE, RIGHT_EYE):
+            of_eye = model.parts[faces] == eye
+            seen, hidden = (np.flatnonzero(of_eye & (head.origin.numpy() == origin)) for origin in (VISIBLE, INTERIOR))
+            if len(seen) and len(hidden) >= LIKE_HIDDEN:
+                changes, uncovered = _of_eyeball(positions, colors, seen, hidden, landmarks)
+                parts.append((seen, seen, changes, np.ones(len(seen), bool), uncovered))
+        points, like, changes, moving, uncovered = (np.concatenate(each) for each in zip(*parts))
+        some = changes.any(1)
+        return UnfoldingTone._bound(
+            head, model, points[some], changes[some], like[some], moving[some], uncovered[some]
+        )
 
     @staticmethod
     def _bound(
         head: GaussianHead, model: HeadModel, points: np.ndarray, changes: np.ndarray, like: np.ndarray,
-        open_mouth: np.ndarray,
+        moving: np.ndarray, uncovered: np.ndarray,
     ) -> UnfoldingTone:  # fmt: skip
         """With the part of the head model that others (n,), `like` which points (n,) change, are bound to."""
         corners, barycentric = model.faces[head.faces.numpy()[like]], head.barycentric.numpy()[like]
@@ -105,17 +140,25 @@ class UnfoldingTone:
         vertices, basis = head.vertices.numpy()[needed], head.expression_basis.numpy()[:, needed]
         without_expression = vertices - np.tensordot(head.source_expression.numpy(), basis, 1)
         corners, triangles = (np.searchsorted(needed, part) for part in (corners, triangles))
+        down = model.landmarks_of(head.expression_basis.numpy())[..., 1]
+        upper_lip, lower_lip, upper, lower = (
+            down[:, list(edge)] for edge in (INNER_LIP_UPPER, INNER_LIP_LOWER, UPPER_LIDS, LOWER_LIDS)
+        )
+        openings = np.concatenate([lower_lip - upper_lip, -upper, lower], 1)
         return UnfoldingTone(
             points, changes, corners, barycentric, triangles, without_expression, basis, _areas(vertices, triangles),
-            vertices, open_mouth,
+            vertices, moving, uncovered, openings, head.source_expression.numpy(),
         )  # fmt: skip
 
     @staticmethod
     def none() -> UnfoldingTone:
         """For heads whose colours stay."""
         index, field = np.zeros((0, 3), int), np.zeros((0, 3), np.float32)
-        basis, points = np.zeros((52, 0, 3)), index[:, 0]
-        return UnfoldingTone(points, field, index, field, index, field, basis, field[:, 0], field, points > 0)
+        basis, points, places = np.zeros((52, 0, 3)), index[:, 0], np.zeros((52, 0))
+        return UnfoldingTone(
+            points, field, index, field, index, field, basis, field[:, 0], field, points > 0, places[:0], places,
+            np.zeros(52),
+        )  # fmt: skip
 
     def unfolded(self, expression: np.ndarray) -> np.ndarray:
         """How much (n,), 0..1, of its smooth colour each point has with an expression (52,)."""
@@ -123,9 +166,11 @@ class UnfoldingTone:
         growth = _areas(vertices, self.triangles) / np.maximum(self.areas, 1e-10)
         share = np.zeros(len(vertices))
         np.maximum.at(share, self.triangles.ravel(), np.repeat(_ramp(growth, GROWTH), 3))
-        moved = _ramp(np.linalg.norm(vertices - self.rest, axis=1), MOVED)
+        sideways = (vertices - self.rest)[:, :2]  # closing lids push eyeballs back, which uncovers nothing
+        moved = _ramp(np.linalg.norm(sideways, axis=1), MOVED)
         unfolded, moved = ((each[self.corners] * self.barycentric).sum(1) for each in (share, moved))
-        return np.where(self.open_mouth, np.maximum(unfolded, moved), unfolded)
+        opened = self.uncovered @ _ramp((expression - self.source) @ self.openings, PARTED)
+        return np.maximum(np.maximum(unfolded, opened), np.where(self.moving, moved, 0))
 
     def shade(self, colors: np.ndarray, expression: np.ndarray) -> None:
         """Turn colours (N, 3), in place, from the source's expression to another (52,)."""
@@ -147,23 +192,47 @@ def _of_lids(positions: np.ndarray, colors: np.ndarray, landmarks: np.ndarray) -
 
 
 def _of_rims(
-    positions: np.ndarray, colors: np.ndarray, edges: list[np.ndarray], rim: tuple[float, float], beyond: float,
-    reach: float, outward: int = 1,
+    positions: np.ndarray, colors: np.ndarray, edges: list[np.ndarray], lower: np.ndarray, rim: tuple[float, float],
+    beyond: float, reach: float, outward: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """What colours (n, 3) at positions (n, 3) m gain beside the upper and the lower lip's `edges`, and where (n,) bool.
 
     Within a `rim` of either edge they become those that lie `beyond` m away from it, smoothed over `reach` m along it;
-    on its lip's side, or with `outward` -1 on the teeth's. A point counts to the nearer edge.
+    on its lip's side, or with `outward` -1 on the teeth's. `lower` (n,) bool are those that the lower edge's lip takes
+    along: where lips touch, the picture alone does not tell.
     """
     changes, on_rim = np.zeros_like(colors), np.zeros(len(colors), bool)
-    _, above_middle = _beside(positions, 0.5 * (edges[0] + edges[1]))
-    for edge, up in zip(edges, (1, -1)):
+    for edge, up, own in zip(edges, (1, -1), (~lower, lower)):
         along, above = _beside(positions, edge)
         away = outward * up * above
-        weight = _between_corners(along, edge) * (1 - _ramp(np.abs(away), rim)) * (up * above_middle > 0)
+        weight = _between_corners(along, edge) * (1 - _ramp(np.abs(away), rim)) * own
         on_rim |= weight > 0
         changes += _smoothed(along, away, np.maximum(away, beyond), colors, weight, reach)
     return changes, on_rim
+
+
+def _between_lips(positions: np.ndarray, lower: np.ndarray, edges: list[np.ndarray]) -> np.ndarray:
+    """How much (n, k) closed lips' points at positions (n, 3) m lose the line between the lips where these part, at the
+    k landmarks of the edges between the corners; `lower` (n,) bool are those of the lower lip."""
+    away = np.where(lower, -_beside(positions, edges[1])[1], _beside(positions, edges[0])[1])
+    return _at_places(positions, edges[0][1:-1]) * (1 - _ramp(np.abs(away), OPEN_RIM))[:, None]
+
+
+def _of_eyeball(
+    positions: np.ndarray, colors: np.ndarray, seen: np.ndarray, hidden: np.ndarray, landmarks: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What colours (N, 3) of an eyeball's points gain where the photo sees them (n,) beside lids, and how much of it
+    (n, k) when these open: they become like what is hidden (m,) next to them, without lashes and their shadow."""
+    at = positions[seen]
+    upper, lower = landmarks[list(UPPER_LIDS)], landmarks[list(LOWER_LIDS)]
+    from_lids, nearest = cKDTree(np.concatenate([upper, lower])[:, :2]).query(at[:, :2])
+    _, like = cKDTree(positions[hidden]).query(at, k=LIKE_HIDDEN)
+    weight = 1 - _ramp(from_lids, EYEBALL_RIM)
+    changes = weight[:, None] * (colors[hidden[like]].mean(1) - colors[seen])
+    first = len(INNER_LIP_UPPER)
+    uncovered = np.zeros((len(seen), len(PLACES)))
+    uncovered[np.arange(len(seen)), first + nearest] = 1
+    return changes, uncovered
 
 
 def _at_lips(positions: np.ndarray, head: GaussianHead, edges: list[np.ndarray]) -> np.ndarray:
@@ -187,6 +256,12 @@ def _beside(positions: np.ndarray, edge: np.ndarray) -> tuple[np.ndarray, np.nda
     """Metres along (n,) an edge (m, 3), from left to right in the photo, and above it (n,), of positions (n, 3)."""
     order = np.argsort(edge[:, 0])
     return positions[:, 0], np.interp(positions[:, 0], edge[order, 0], edge[order, 1]) - positions[:, 1]
+
+
+def _at_places(positions: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    """Shares (n, k) of the k marks (k, 3) before and after positions (n, 3), from left to right."""
+    order = np.argsort(marks[:, 0])
+    return np.stack([np.interp(positions[:, 0], marks[order, 0], one[order]) for one in np.eye(len(marks))], 1)
 
 
 def _between_corners(along: np.ndarray, edge: np.ndarray) -> np.ndarray:
