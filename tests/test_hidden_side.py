@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import shared_data
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
 from scipy.spatial import ConvexHull, cKDTree
 
 from mggtalk_core.assets import DEMO_PORTRAIT
 from mggtalk_core.gaussians.edge import Edge
-from mggtalk_core.gaussians.edge_colors import color_range
+from mggtalk_core.gaussians.edge_colors import _between_lips, color_range
 from mggtalk_core.gaussians.hidden_colors import _continued_hair, behind_ears, hidden_colors, under_dark_hair
 from mggtalk_core.gaussians.light import lit_normals
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
@@ -215,7 +215,8 @@ def test_splats_at_the_edge_have_colours_of_the_person(demo_portrait, demo_point
     portrait = replace(demo_portrait, image=image, alpha=(radius < 61).astype(np.float32))
     darkest, brightest = color_range(portrait, depth_map, Edge.of(portrait.alpha, depth_map.outline.bare))
     assert (darkest <= brightest).all()
-    assert brightest[radius < 55].min() == 1 and darkest[radius < 55].max() == 0
+    inside = (radius < 55) & ~_between_lips(portrait)
+    assert brightest[inside].min() == 1 and darkest[inside].max() == 0
     assert brightest[(radius > 60) & (radius < 61)].max() < 0.4  # as dark as the disc, not as the wall
     soft = replace(portrait, alpha=np.clip((66 - radius) / 6, 0, 1).astype(np.float32))
     far = (radius > 62) & (radius < 63)
@@ -233,6 +234,16 @@ def test_skin_seen_at_a_grazing_angle_is_not_sharpened_beyond_its_surroundings(d
     solid[int(demo_portrait.landmarks[152, 1]) :] = False
     room = (brightest - darkest).mean(-1)
     assert room[solid & (facing > 0.6)].mean() > 0.9 and room[solid & (facing < 0.4)].mean() < 0.5
+
+
+def test_colours_between_lips_are_no_stronger_than_around(demo_portrait, demo_points):
+    """What makes up for the other lip there would be glints and blots once they part."""
+    depth_map = demo_points.depth_map
+    darkest, brightest = color_range(demo_portrait, depth_map, Edge.of(demo_portrait.alpha, depth_map.outline.bare))
+    line = _between_lips(demo_portrait)
+    assert 50 < line.sum() < 0.01 * line.size
+    np.testing.assert_array_equal(brightest[line], maximum_filter(demo_portrait.image, (3, 3, 1))[line])
+    np.testing.assert_array_equal(darkest[line], minimum_filter(demo_portrait.image, (3, 3, 1))[line])
 
 
 def test_a_second_layer_lies_behind_skin_seen_at_a_grazing_angle(demo_portrait, demo_points):

@@ -9,7 +9,7 @@ from mggtalk_core.gaussians.light import Relighter
 from mggtalk_core.gaussians.unfolding_tone import UnfoldingTone
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
 from mggtalk_core.headmodel.landmarks import LEFT_EYE_RING, RIGHT_EYE_RING
-from mggtalk_core.headmodel.model import LOWER_TEETH, SKIN, UPPER_TEETH, load_head_model
+from mggtalk_core.headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, UPPER_TEETH, load_head_model
 from mggtalk_core.media.image import read_photo
 from mggtalk_core.pipeline import build_head
 from mggtalk_core.types import VISIBLE
@@ -76,6 +76,31 @@ def test_parted_lips_have_even_rims(head, tone):
     assert open_jaw[rim].mean(1).std() < 0.8 * plain[rim].mean(1).std()
 
 
+@pytest.fixture(scope="module")
+def closed_lips():
+    return build_head(read_photo(shared_data("dev/portraits/p05_woman_long_hair.jpg")), size=512)
+
+
+def test_each_lip_keeps_its_own_colour_when_they_part(closed_lips):
+    """p05: orange beads of the lower lip sat along the dark red upper one, and the other way round."""
+    tone, model = UnfoldingTone.of(closed_lips), load_head_model()
+    moved = shaded(closed_lips, tone, acting(closed_lips, "jawOpen"))
+    rim = near_landmarks(closed_lips, tone, (13, 14, 82, 87, 312, 317), 0.0015)
+    lower = model.below_mouth[closed_lips.faces.numpy()[rim]]
+    assert min(lower.sum(), (~lower).sum()) > 20
+    greens = [moved[rim[lip], 1] for lip in (~lower, lower)]  # her upper lip is red, the lower one orange
+    assert greens[0].max() < greens[1].min()
+
+
+def test_lips_that_stay_together_keep_the_line_between_them(closed_lips):
+    tone, plain = UnfoldingTone.of(closed_lips), closed_lips.colors.numpy()
+    rim = near_landmarks(closed_lips, tone, (13, 14), 0.0015)
+    apart = np.abs(shaded(closed_lips, tone, acting(closed_lips, "jawOpen")) - plain)[rim].mean()
+    raised = acting(closed_lips, "mouthShrugLower", "mouthShrugUpper")
+    together = np.abs(shaded(closed_lips, tone, raised) - plain)[rim].mean()
+    assert together < 0.5 * apart
+
+
 def test_only_what_unfolds_changes(head, tone):
     """One eye closes alone; closing eyes leave the lips, an opening jaw the eyes."""
     plain = head.colors.numpy()
@@ -118,14 +143,15 @@ def test_open_lips_lose_their_beads_when_they_move(smiling):
     skin = load_head_model().parts[smiling.faces.numpy()[rim]] == SKIN
     assert skin.sum() > 30
     positions = smiling.positions.numpy()
-    assert roughness(moved, positions, rim[skin]) < 0.5 * roughness(plain, positions, rim[skin])
+    assert roughness(moved, positions, rim[skin]) < 0.6 * roughness(plain, positions, rim[skin])
     assert moved[rim[skin]].mean(1).max() < plain[rim[skin]].mean(1).max() - 0.1
 
 
 def test_teeth_behind_closed_lips_and_far_from_open_ones_keep_their_colours(smiling):
     model = load_head_model()
     closed = build_head(read_photo(shared_data("dev/portraits/p15_senator_bald.jpg")), size=256)
-    assert (model.parts[closed.faces.numpy()[UnfoldingTone.of(closed).points]] == SKIN).all()
+    changing = closed.faces.numpy()[UnfoldingTone.of(closed).points]
+    assert np.isin(model.parts[changing], (SKIN, LEFT_EYE, RIGHT_EYE)).all()
     teeth = np.isin(model.parts[smiling.faces.numpy()], (UPPER_TEETH, LOWER_TEETH))
     changed = np.zeros(len(smiling), bool)
     changed[UnfoldingTone.of(smiling).points] = True
