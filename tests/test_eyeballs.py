@@ -1,9 +1,12 @@
 """Wide eyes and looks to the side show whole irises and whites, not lashes and glints that the lids left there."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mggtalk_core.assets import DEMO_PORTRAIT
+from mggtalk_core.gaussians.eyeballs import eyeball_colors
 from mggtalk_core.gaussians.unfolding_tone import UnfoldingTone
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
 from mggtalk_core.headmodel.model import LEFT_EYE, RIGHT_EYE, load_head_model
@@ -39,6 +42,24 @@ def test_under_the_lids_the_iris_is_round_and_the_white_even(head, eye):
     white = brightness[hidden & (angle > WHITE[0]) & (angle < WHITE[1])]
     assert len(white) > 50 and white.std() < 0.08
     assert len(iris) == 0 or iris.mean() < 0.75 * white.mean()  # of some eyes the lids hide no iris
+
+
+@pytest.mark.parametrize("closed", [(LEFT_EYE,), (LEFT_EYE, RIGHT_EYE)])
+def test_an_eye_that_is_closed_in_the_photo_has_an_iris(demo_points, closed):
+    """It is like the other one, or dark where none is known."""
+    model = load_head_model()
+    part = model.parts[demo_points.faces]
+    origin = demo_points.origin.copy()
+    origin[np.isin(part, closed)] = INTERIOR
+    points = replace(demo_points, origin=origin)
+    hidden = np.flatnonzero((origin == INTERIOR) & (part == LEFT_EYE))
+    brightness = eyeball_colors(points, hidden, model, np.array([0.7, 0.5, 0.4])).mean(1)
+    centre = points.portrait.vertices[model.part_vertices(LEFT_EYE)].mean(0)
+    away = points.positions[hidden] - centre
+    iris = model.landmarks_of(points.portrait.vertices)[473] - centre
+    angle = np.arccos(away @ iris / np.linalg.norm(away, axis=1) / np.linalg.norm(iris))
+    white = brightness[(angle > WHITE[0]) & (angle < WHITE[1])]
+    assert (angle < IRIS).sum() > 20 and brightness[angle < IRIS].mean() < 0.75 * white.mean()
 
 
 @pytest.mark.parametrize("action", ["eyeWideLeft", "eyeLookOutLeft"])
