@@ -3,12 +3,13 @@
 Skin that unfolds: the few rows of pixels of an open eye's lid, or of closed lips' rims, stretch to several times their
 height as the eye closes and the lips part. Lashes would become stripes, the dark line between lips beads.
 Rims of open lips, and teeth beside them: the contour between the two is never exact, and the pixels along it mix them.
-As soon as the lips move, pieces of teeth would hang from lips, and pieces of lip from teeth."""
+As soon as the lips move, pieces of teeth would hang from lips, and pieces of lip from teeth.
+Eyeballs beside the lids: lashes and their shadow would stay on the eye when it turns or the lids open."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -25,7 +26,7 @@ from ..headmodel.landmarks import (
     UPPER_LIDS,
     mouth_is_open,
 )
-from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, UPPER_TEETH, HeadModel, load_head_model
+from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, UPPER_TEETH, HeadModel, load_head_model
 from ..types import INTERIOR, VISIBLE
 
 if TYPE_CHECKING:
@@ -72,9 +73,19 @@ ROWS, LONELY = 512, 1e-12
 """So many points are smoothed at once; and what a point far away weighs, for where there are none near."""
 
 
+class _Changing(NamedTuple):
+    """Some of a head's points whose colours change; the fields are `UnfoldingTone`'s."""
+
+    points: np.ndarray  # (n,)
+    like: np.ndarray  # (n,) those whose motion tells how much, for teeth their nearest lip's
+    changes: np.ndarray  # (n, 3)
+    moving: np.ndarray  # (n,)
+    uncovered: np.ndarray  # (n, k)
+
+
 @dataclass(frozen=True)
 class UnfoldingTone:
-    """Colours of unfolding skin and of the rims of open lips, from frame to frame."""
+    """Colours of unfolding skin and of the rims of lips and eyeballs, from frame to frame."""
 
     points: np.ndarray  # (n,) indices of Gaussians
     changes: np.ndarray  # (n, 3) what their colours gain when wholly unfolded
@@ -93,48 +104,29 @@ class UnfoldingTone:
     @staticmethod
     def of(head: GaussianHead) -> UnfoldingTone:
         """For a finished head."""
-        model, landmarks = load_head_model(), load_head_model().landmarks_of(head.vertices.numpy())
-        faces, positions, colors = head.faces.numpy(), head.positions.numpy(), head.colors.numpy()
-        visible = head.origin.numpy() == VISIBLE
-        skin = np.flatnonzero(visible & (model.parts[faces] == SKIN) & ~model.mouth_interior[faces])
+        model = load_head_model()
+        part, visible = model.parts[head.faces.numpy()], head.origin.numpy() == VISIBLE
+        landmarks = model.landmarks_of(head.vertices.numpy())
         edges = [landmarks[[LIP_CORNERS[0], *lip, LIP_CORNERS[1]]] for lip in (INNER_LIP_UPPER, INNER_LIP_LOWER)]
         are_open = mouth_is_open(landmarks[:, :2])
-        rim = OPEN_RIM if are_open else CLOSED_RIM
-        lower = model.below_mouth[faces[skin]]
-        changes, on_rim = _of_rims(positions[skin], colors[skin], edges, lower, rim, LIP_RED, ALONG)
-        changes += _of_lids(positions[skin], colors[skin], landmarks)
-        uncovered = np.zeros((len(skin), len(PLACES)))
-        if not are_open:
-            uncovered[on_rim, : len(INNER_LIP_UPPER)] = _between_lips(positions[skin[on_rim]], lower[on_rim], edges)
-        parts = [(skin, skin, changes, on_rim & are_open, uncovered)]
-        if are_open and on_rim.any():
-            teeth = np.flatnonzero(visible & np.isin(model.parts[faces], (UPPER_TEETH, LOWER_TEETH)))
-            shown = _at_lips(positions[teeth], head, edges)
-            lower = _beside(shown, 0.5 * (edges[0] + edges[1]))[1] < 0
-            changes, beside = _of_rims(
-                shown, colors[teeth], edges, lower, TEETH_RIM, TEETH_INSIDE, TEETH_ALONG, outward=-1
-            )
-            _, nearest = cKDTree(positions[skin[on_rim]]).query(shown)
-            parts.append((teeth, skin[on_rim][nearest], changes, beside, np.zeros((len(teeth), len(PLACES)))))
+        skin = np.flatnonzero(visible & model.outer_skin[head.faces.numpy()])
+        changing = [_of_skin(head, model, skin, landmarks, edges, are_open)]
+        rims = changing[0].points[changing[0].moving]
+        if len(rims):
+            teeth = np.flatnonzero(visible & np.isin(part, (UPPER_TEETH, LOWER_TEETH)))
+            changing.append(_of_teeth(head, teeth, rims, edges))
         for eye in (LEFT_EYE, RIGHT_EYE):
-            of_eye = model.parts[faces] == eye
-            seen, hidden = (np.flatnonzero(of_eye & (head.origin.numpy() == origin)) for origin in (VISIBLE, INTERIOR))
+            seen = np.flatnonzero(visible & (part == eye))
+            hidden = np.flatnonzero((head.origin.numpy() == INTERIOR) & (part == eye))
             if len(seen) and len(hidden) >= LIKE_HIDDEN:
-                changes, uncovered = _of_eyeball(positions, colors, seen, hidden, landmarks)
-                parts.append((seen, seen, changes, np.ones(len(seen), bool), uncovered))
-        points, like, changes, moving, uncovered = (np.concatenate(each) for each in zip(*parts))
-        some = changes.any(1)
-        return UnfoldingTone._bound(
-            head, model, points[some], changes[some], like[some], moving[some], uncovered[some]
-        )
+                changing.append(_of_eyeball(head, seen, hidden, landmarks))
+        return UnfoldingTone._bound(head, model, _Changing(*(np.concatenate(each) for each in zip(*changing))))
 
     @staticmethod
-    def _bound(
-        head: GaussianHead, model: HeadModel, points: np.ndarray, changes: np.ndarray, like: np.ndarray,
-        moving: np.ndarray, uncovered: np.ndarray,
-    ) -> UnfoldingTone:  # fmt: skip
-        """With the part of the head model that others (n,), `like` which points (n,) change, are bound to."""
-        corners, barycentric = model.faces[head.faces.numpy()[like]], head.barycentric.numpy()[like]
+    def _bound(head: GaussianHead, model: HeadModel, changing: _Changing) -> UnfoldingTone:
+        """With the part of the head model that points which change like others are bound to."""
+        corners = model.faces[head.faces.numpy()[changing.like]]
+        barycentric = head.barycentric.numpy()[changing.like]
         triangles = model.faces[np.isin(model.faces, np.unique(corners)).any(1)]
         needed = np.unique(triangles)
         vertices, basis = head.vertices.numpy()[needed], head.expression_basis.numpy()[:, needed]
@@ -146,8 +138,9 @@ class UnfoldingTone:
         )
         openings = np.concatenate([lower_lip - upper_lip, -upper, lower], 1)
         return UnfoldingTone(
-            points, changes, corners, barycentric, triangles, without_expression, basis, _areas(vertices, triangles),
-            vertices, moving, uncovered, openings, head.source_expression.numpy(),
+            changing.points, changing.changes, corners, barycentric, triangles, without_expression, basis,
+            _areas(vertices, triangles), vertices, changing.moving, changing.uncovered, openings,
+            head.source_expression.numpy(),
         )  # fmt: skip
 
     @staticmethod
@@ -178,6 +171,35 @@ class UnfoldingTone:
         some = share > 0
         points = self.points[some]
         colors[points] = (colors[points] + share[some, None] * self.changes[some]).clip(0, 1)
+
+
+def _of_skin(
+    head: GaussianHead, model: HeadModel, skin: np.ndarray, landmarks: np.ndarray, edges: list[np.ndarray],
+    are_open: bool,
+) -> _Changing:  # fmt: skip
+    """Lids and rims of lips among points (n,) of skin."""
+    positions, colors = head.positions.numpy()[skin], head.colors.numpy()[skin]
+    lower = model.below_mouth[head.faces.numpy()[skin]]
+    changes, on_rim = _of_rims(positions, colors, edges, lower, OPEN_RIM if are_open else CLOSED_RIM, LIP_RED, ALONG)
+    changes += _of_lids(positions, colors, landmarks)
+    some = changes.any(1)
+    uncovered = np.zeros((some.sum(), len(PLACES)))
+    if not are_open:
+        rim = on_rim[some]
+        uncovered[rim, : len(INNER_LIP_UPPER)] = _between_lips(positions[some][rim], lower[some][rim], edges)
+    return _Changing(skin[some], skin[some], changes[some], on_rim[some] & are_open, uncovered)
+
+
+def _of_teeth(head: GaussianHead, teeth: np.ndarray, rims: np.ndarray, edges: list[np.ndarray]) -> _Changing:
+    """Those of points (n,) of teeth that lie beside open lips, whose rims are points (m,)."""
+    shown = _at_lips(head.positions.numpy()[teeth], head, edges)
+    lower = _beside(shown, 0.5 * (edges[0] + edges[1]))[1] < 0
+    changes, beside = _of_rims(
+        shown, head.colors.numpy()[teeth], edges, lower, TEETH_RIM, TEETH_INSIDE, TEETH_ALONG, outward=-1
+    )
+    some = changes.any(1)
+    _, nearest = cKDTree(head.positions.numpy()[rims]).query(shown[some])
+    return _Changing(teeth[some], rims[nearest], changes[some], beside[some], np.zeros((some.sum(), len(PLACES))))
 
 
 def _of_lids(positions: np.ndarray, colors: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -218,21 +240,21 @@ def _between_lips(positions: np.ndarray, lower: np.ndarray, edges: list[np.ndarr
     return _at_places(positions, edges[0][1:-1]) * (1 - _ramp(np.abs(away), OPEN_RIM))[:, None]
 
 
-def _of_eyeball(
-    positions: np.ndarray, colors: np.ndarray, seen: np.ndarray, hidden: np.ndarray, landmarks: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """What colours (N, 3) of an eyeball's points gain where the photo sees them (n,) beside lids, and how much of it
-    (n, k) when these open: they become like what is hidden (m,) next to them, without lashes and their shadow."""
-    at = positions[seen]
-    upper, lower = landmarks[list(UPPER_LIDS)], landmarks[list(LOWER_LIDS)]
-    from_lids, nearest = cKDTree(np.concatenate([upper, lower])[:, :2]).query(at[:, :2])
-    _, like = cKDTree(positions[hidden]).query(at, k=LIKE_HIDDEN)
+def _of_eyeball(head: GaussianHead, seen: np.ndarray, hidden: np.ndarray, landmarks: np.ndarray) -> _Changing:
+    """Those of an eyeball's points that the photo sees (n,) beside lids.
+
+    They become like what is hidden (m,) next to them, without lashes and their shadow, as the eye turns or lids open.
+    """
+    positions, colors = head.positions.numpy(), head.colors.numpy()
+    lids = landmarks[list(UPPER_LIDS + LOWER_LIDS), :2]
+    from_lids, nearest = cKDTree(lids).query(positions[seen, :2])
+    _, like = cKDTree(positions[hidden]).query(positions[seen], k=LIKE_HIDDEN)
     weight = 1 - _ramp(from_lids, EYEBALL_RIM)
     changes = weight[:, None] * (colors[hidden[like]].mean(1) - colors[seen])
-    first = len(INNER_LIP_UPPER)
     uncovered = np.zeros((len(seen), len(PLACES)))
-    uncovered[np.arange(len(seen)), first + nearest] = 1
-    return changes, uncovered
+    uncovered[np.arange(len(seen)), len(INNER_LIP_UPPER) + nearest] = 1
+    some = changes.any(1)
+    return _Changing(seen[some], seen[some], changes[some], np.ones(some.sum(), bool), uncovered[some])
 
 
 def _at_lips(positions: np.ndarray, head: GaussianHead, edges: list[np.ndarray]) -> np.ndarray:
