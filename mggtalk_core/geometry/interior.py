@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.spatial import cKDTree
 
 from ..headmodel.arkit import ARKIT_INDEX
 from ..headmodel.landmarks import INNER_LIP_LOWER, INNER_LIP_RING, INNER_LIP_UPPER, mouth_is_open
@@ -22,6 +23,9 @@ HIDDEN_MARGIN = 0.0012
 
 CAVITY_SPACING, TEETH_SPACING, TONGUE_SPACING, EYE_SPACING, SKIN_SPACING = 0.0020, 0.0007, 0.0018, 0.0008, 0.0018
 """Distance between sampled points, metres; finer where the eye looks."""
+
+THROAT_SPACING, THROAT_DEPTH = 0.004, 0.75
+"""Distance between the points of the wall at the back of the mouth, metres, and how deep in the mouth it stands."""
 
 DETAIL_SPACING = 0.0012
 """The same for skin around eyes and mouth, which unfolds when they close and open, and for scalp that comes into view
@@ -104,6 +108,7 @@ def interior_points(portrait: Portrait, depth_map: DepthMap, head: HeadModel, ch
         (skin & detailed, DETAIL_SPACING),
     )
     sampled = [sample_faces(vertices, head.faces, np.flatnonzero(group), spacing) for group, spacing in groups]
+    sampled.append(throat(vertices, head))
     faces, barycentric, positions, axes = (np.concatenate(parts) for parts in zip(*sampled))
     curved = (skin & ~unfolds)[faces]
     of_curved, at_vertices = head.faces[faces[curved]], vertex_normals(vertices, head.faces[head.outer_skin])
@@ -231,6 +236,21 @@ def sample_faces(
     extent = SPREAD * spacing
     axes = np.stack([edge * extent, across * extent, normal * 0.2 * extent], 1)
     return members[triangle], barycentric, positions, axes[triangle]
+
+
+def throat(vertices: np.ndarray, head: HeadModel) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A wall across the back of the mouth, as `sample_faces` would give it, bound to the mouth's nearest triangles.
+
+    The head model's mouth is open there: with the chin raised one would see the back of the head from inside.
+    """
+    inside = np.flatnonzero(head.mouth_interior)
+    corners = vertices[head.faces[inside]]
+    (left, top, front), (right, bottom, back) = (limit(corners, axis=(0, 1)) for limit in (np.min, np.max))
+    x, y = np.meshgrid(np.arange(left, right, THROAT_SPACING), np.arange(top, bottom, THROAT_SPACING))
+    positions = np.stack([x, y, np.full_like(x, front + THROAT_DEPTH * (back - front))], -1).reshape(-1, 3)
+    _, nearest = cKDTree(corners.mean(1)).query(positions)
+    axes = np.tile(np.diag([1, 1, 0.2]) * SPREAD * THROAT_SPACING, (len(positions), 1, 1))
+    return inside[nearest], np.full((len(positions), 3), 1 / 3), positions, axes
 
 
 def rounded(
