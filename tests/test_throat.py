@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from mggtalk_core.gaussians.deformation import HeadDeformer
@@ -48,6 +49,21 @@ def test_no_back_of_the_head_in_a_raised_mouth(demo_head):
     red, green, blue = np.moveaxis(frame[mouth].astype(int), -1, 0)
     assert mouth.sum() > 150
     assert ((green > red + 60) & (green > blue + 60)).mean() < 0.02
+
+
+@pytest.mark.parametrize("turn", [(0, 30, 0), (0, -30, 0), (-15, 0, 0), (15, 0, 0), (0, 0, 0)])
+def test_the_wall_stays_in_the_head(demo_head, turn):
+    """A wider one came out under chins."""
+    model = load_head_model()
+    wall = (demo_head.origin.numpy() == INTERIOR) & model.mouth_interior[demo_head.faces.numpy()]
+    wall &= demo_head.positions.numpy()[:, 2] > 0.03
+    colors = np.where(wall[:, None], GREEN, [0, 0, 1]).astype(np.float32)
+    painted = replace(demo_head, colors=torch.from_numpy(colors), background=torch.zeros_like(demo_head.background))
+    motion = Motion(
+        demo_head.source_expression.numpy()[None], np.radians([turn]).astype(np.float32), np.zeros((1, 3)), 25.0
+    )
+    frame, _ = next(render_frames(painted, motion, size=256))
+    assert wall.sum() > 100 and (frame[..., 1] > 60).sum() < 4
 
 
 def test_the_wall_is_bound_to_the_mouth_and_deep():
