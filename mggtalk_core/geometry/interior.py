@@ -26,7 +26,7 @@ CAVITY_SPACING, TEETH_SPACING, TONGUE_SPACING, EYE_SPACING, SKIN_SPACING = 0.002
 
 THROAT_SPACING, THROAT_DEPTH, BESIDE_TONGUE = 0.004, 0.75, 0.006
 """Distance between the points of the wall at the back of the mouth, metres, how deep in the mouth it stands, and how
-far it goes on beside the tongue, metres: wider, it comes out under chins (.1 to .2 dB of heads on development clips)."""
+far it goes on beside the tongue, metres: wider, it comes out under chins (.1 to .2 dB of the head on two dev clips)."""
 
 DETAIL_SPACING = 0.0012
 """The same for skin around eyes and mouth, which unfolds when they close and open, and for scalp that comes into view
