@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..headmodel.landmarks import LIP_CORNERS
 from ..headmodel.model import LOWER_TEETH, TONGUE, UPPER_TEETH, HeadModel, load_head_model
 from ..types import Portrait
 
 if TYPE_CHECKING:
     from .head import GaussianHead
-
-CORNERS = (78, 308)
-"""Landmarks at the inner corners of the lips."""
 
 NARROWEST, WIDEST = 0.6, 1.1
 """Widths of the mouth, in its width without expression, between which light follows it."""
@@ -49,7 +47,7 @@ def width_in_photo(portrait: Portrait, model: HeadModel) -> float:
 def between_corners(field: np.ndarray, model: HeadModel) -> np.ndarray:
     """From one corner of the mouth to the other (..., 3) in a per-vertex field (..., V, 3)."""
     landmarks = model.landmarks_of(field)
-    return landmarks[..., CORNERS[0], :] - landmarks[..., CORNERS[1], :]
+    return landmarks[..., LIP_CORNERS[0], :] - landmarks[..., LIP_CORNERS[1], :]
 
 
 @dataclass(frozen=True)

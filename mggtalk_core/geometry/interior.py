@@ -240,8 +240,9 @@ def sample_faces(
 
 
 def throat(vertices: np.ndarray, head: HeadModel) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A wall across the back of the mouth, as `sample_faces` would give it, bound to the mouth's nearest triangles.
+    """A wall across the back of the mouth of a head (V, 3) m, canonical, bound to the mouth's nearest triangles.
 
+    As `sample_faces` gives points: face (n,), barycentric (n, 3), position (n, 3) m, surfel axes (n, 3, 3) m.
     The head model's mouth is open there: with the chin raised one would see the back of the head from inside.
     """
     inside = np.flatnonzero(head.mouth_interior)
