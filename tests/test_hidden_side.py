@@ -11,7 +11,8 @@ from scipy.spatial import ConvexHull, cKDTree
 from mggtalk_core.assets import DEMO_PORTRAIT
 from mggtalk_core.gaussians.edge import Edge
 from mggtalk_core.gaussians.edge_colors import _between_lips, color_range
-from mggtalk_core.gaussians.hidden_colors import _continued_hair, behind_ears, hidden_colors, under_dark_hair
+from mggtalk_core.gaussians.hair import continued_hair
+from mggtalk_core.gaussians.hidden_colors import behind_ears, hidden_colors, under_dark_hair
 from mggtalk_core.gaussians.light import lit_normals
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
 from mggtalk_core.geometry.interior import TEETH_SPACING, rounded, sample_faces, within_outline
@@ -164,13 +165,13 @@ def test_the_back_of_the_head_has_the_tone_of_the_hair_along_the_outline(demo_po
     reach = np.interp(crown, outline.angles, outline.end) * outline.pixel
     away = np.stack(np.broadcast_arrays(np.cos(arc) * np.cos(crown), np.cos(arc) * np.sin(crown), np.sin(arc)), -1)
     behind = to_canonical((outline.centre + reach[:, None] * away).reshape(-1, 3), portrait.camera)
-    share, colors = _continued_hair(points, behind)
+    share, colors = continued_hair(points, behind)
     assert share.mean() > 0.9
     assert np.abs(colors.mean(1) - 0.6).max() < 0.2 and colors.std() > 0.01  # the texture stays
     width = np.interp(crown, outline.angles, outline.hair) / (TYPICAL * size)
     assert width.min() > 2  # the hair is wide enough to have the dark part
     narrow = replace(outline, hair=np.full_like(outline.hair, 0.025 * size))
-    share, _ = _continued_hair(replace(points, depth_map=replace(points.depth_map, outline=narrow)), behind)
+    share, _ = continued_hair(replace(points, depth_map=replace(points.depth_map, outline=narrow)), behind)
     assert share.max() < 0.1  # a rim of six pixels
 
 

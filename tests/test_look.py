@@ -13,7 +13,7 @@ from mggtalk_core.gaussians.color_bounds import as_varied_as_nearby, in_the_phot
 from mggtalk_core.gaussians.deformation import pose_weight_gradient
 from mggtalk_core.gaussians.edge import Edge
 from mggtalk_core.gaussians.edge_colors import edge_tints
-from mggtalk_core.gaussians.hidden_colors import share_of_hair
+from mggtalk_core.gaussians.hair import share_of_hair
 from mggtalk_core.gaussians.light import Relighter
 from mggtalk_core.gaussians.sgp import predict_invisible, predict_visible
 from mggtalk_core.gaussians.unfolding_tone import UnfoldingTone

@@ -9,7 +9,7 @@ from ..geometry.interior import unfolding
 from ..geometry.search_tree import search_tree
 from ..headmodel.model import HeadModel
 from ..types import INTERIOR, VISIBLE, PointCloud
-from .hidden_colors import share_of_hair
+from .hair import share_of_hair
 
 SHADES_SHARE, SHADES_MARGIN = 16, 0.015
 """One in so many visible points is asked for its colour, and how far from each other these are at least taken to be."""

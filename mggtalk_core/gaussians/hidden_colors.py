@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import binary_erosion, gaussian_filter, map_coordinates
+from scipy.ndimage import binary_erosion
 
 from ..geometry.binding import polygon_mask
 from ..geometry.blocks import block_means
 from ..geometry.interior import mouth_centre
 from ..geometry.mesh_raster import vertex_normals
 from ..geometry.pose_weights import smoothstep
-from ..geometry.scalp import Continuation, outline_pixels
+from ..geometry.scalp import outline_pixels
 from ..geometry.search_tree import search_tree
 from ..headmodel.landmarks import LEFT_EYE_RING, RIGHT_EYE_RING, inter_ocular_distance
 from ..headmodel.model import EAR_HEIGHTS, LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
 from ..types import INTERIOR, SOLID_ALPHA, VISIBLE, PointCloud, Portrait
 from .eyeballs import eyeball_colors
+from .hair import EDGE_WIDTH, continued_hair, hair_tones, sampled
 from .mouth_light import DEEP, light_powers, width_in_photo
 
 TOOTH_WHITE = np.array([1.0, 0.97, 0.92], np.float32)
@@ -36,24 +37,9 @@ ENOUGH_TEETH = 60
 ENOUGH_SKIN = 30_000
 """So many of the known points tell hidden skin its colour; more only take longer to find."""
 
-EDGE_WIDTH = 1 / 64
-"""Nearer to the mask's edge than this, in crop sides, a pixel is not asked for the colour of hidden skin and hair."""
-
 HAIR_LINE, ENOUGH_SCALP = (0.02, 0.06), 500
 """Heights between which hidden scalp goes over into skin, metres below the eyes: higher up it has the colour of what is
 above the ears (not of ears), if the photo shows so many points of that."""
-
-HAIR_BLUR = 1 / 512
-"""Standard deviation by which hair is blurred, crop sides: splats of the scalp are no finer."""
-
-TONE_PIXELS, TONE_BLUR, TONE_REACH, WIDE_HAIR = 128, 1 / 48, 0.03, 1 / 8
-"""Pixels per side, about, and standard deviation, crop sides, of the tone of hair without its texture; how far behind
-the outline, metres, tone is that of the hair along it; and the width of hair, crop sides, from which on its texture is
-repeated in full: a narrow rim, to and fro, would be stripes."""
-
-NARROW = (0.01, 0.05)
-"""Widths of hair, crop sides, between which its own texture takes the place of the nearest colours: a rim of few pixels
-shows the person's edge and its shade rather than hair."""
 
 NECK_TOP, NECK_FRONT, ENOUGH_NECK = (0.03, 0.06), (0.03, 0.06), 50
 """Heights (metres below the eyes) and depths between which hidden skin becomes neck, and how many points of the neck
@@ -156,8 +142,8 @@ def under_dark_hair(points: PointCloud, head: HeadModel) -> np.ndarray:
     colors = points.colors.copy()
     if crown.sum() < ENOUGH_SCALP:
         return colors
-    tones = _tones(points)
-    typical = _sampled(tones, continued.typical[crown] / (len(points.portrait.image) / len(tones)))
+    tones = hair_tones(points)
+    typical = sampled(tones, continued.typical[crown] * len(tones) / len(points.portrait.image))
     gain, margin = LIGHTER
     highest = gain * np.median(typical.mean(1)) + margin
     scalp = 1 - smoothstep((positions[:, 1] - HAIR_LINE[0]) / (HAIR_LINE[1] - HAIR_LINE[0]))
@@ -225,7 +211,7 @@ def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> 
     above_ears = known & (points.positions[:, 1] < EAR_HEIGHTS[0])
     haired = above_ears.sum() > ENOUGH_SCALP
     if haired:
-        share, texture = _continued_hair(points, positions)
+        share, texture = continued_hair(points, positions)
         colors[share > 0] = texture
     plain = share < 1
     near = _nearest_colors(points, known, positions[plain])
@@ -262,60 +248,6 @@ def _away_from_the_edge(points: PointCloud) -> np.ndarray:
     solid = binary_erosion(alpha > SOLID_ALPHA, iterations=round(EDGE_WIDTH * len(alpha)), border_value=1)
     rows, columns = points.pixels.clip(0).T
     return solid[rows, columns]
-
-
-def share_of_hair(points: PointCloud, positions: np.ndarray) -> np.ndarray:
-    """How much (n,) 0..1 some positions (n, 3) m continue the photo's hair, or bare scalp, texture and all."""
-    return _share(outline_pixels(positions, points.portrait, points.depth_map.outline), len(points.portrait.image))
-
-
-def _share(continued: Continuation, size: int) -> np.ndarray:
-    """A rim of a few pixels is no texture."""
-    return continued.shown * smoothstep((continued.width / size - NARROW[0]) / (NARROW[1] - NARROW[0]))
-
-
-def _continued_hair(points: PointCloud, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How much (n,) 0..1 some positions (n, 3) m continue the photo's hair, or bare scalp, and the colours (m, 3) of
-    those that do.
-
-    Texture goes on around the head; light and shade of the side that the photo shows do not, nor does the shadow beside
-    the face: farther behind, tone is that of the hair along the outline.
-    """
-    image, outline = points.portrait.image, points.depth_map.outline
-    continued = outline_pixels(positions, points.portrait, outline)
-    shown = continued.shown
-    sigma = HAIR_BLUR * len(image)
-    texture = _sampled(gaussian_filter(image, (sigma, sigma, 0)), continued.pixels[shown])
-    tones = _tones(points)
-    step = max(1, len(image) // TONE_PIXELS)
-    tone, typical = (_sampled(tones, where[shown] / step) for where in (continued.pixels, continued.typical))
-    width = continued.width[shown, None]
-    amount = smoothstep(continued.behind[shown, None] / np.minimum(TONE_REACH, width * outline.pixel))
-    detail = np.minimum(width / (WIDE_HAIR * len(image)), 1)
-    levelled = typical + detail * (texture - tone)
-    share = _share(continued, len(image))
-    return share, (texture + amount * (levelled - texture))[share[shown] > 0]
-
-
-def _tones(points: PointCloud) -> np.ndarray:
-    """The person's hair and scalp without their texture, (s, s, 3), about TONE_PIXELS a side."""
-    step = max(1, len(points.portrait.image) // TONE_PIXELS)
-    image, alpha, bare = (
-        each[::step, ::step] for each in (points.portrait.image, points.portrait.alpha, points.depth_map.outline.bare)
-    )
-    edge = max(1, round(EDGE_WIDTH * len(alpha)))
-    hair = binary_erosion(alpha > SOLID_ALPHA, iterations=edge, border_value=1) & ~bare
-    weight = hair[..., None].astype(np.float32) + 1e-6
-    some = np.concatenate([weight * image, weight], 2)
-    sigma = TONE_BLUR * len(alpha)
-    sums = gaussian_filter(some, (sigma, sigma, 0))
-    return sums[..., :3] / sums[..., 3:]
-
-
-def _sampled(picture: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """A picture (S, S, 3) at rows and columns (n, 2), between its pixels' centres: (n, 3)."""
-    where = pixels.T - 0.5
-    return np.stack([map_coordinates(picture[..., i], where, order=1, mode="nearest") for i in range(3)], 1)
 
 
 def _eyes_and_lashes(portrait: Portrait) -> np.ndarray:

@@ -26,6 +26,7 @@ from .hidden_colors import behind_ears, hidden_colors, under_dark_hair
 from .identity_encoder import encoder_input, sample_features
 from .light import fit_light, lit_normals, surface_normals
 from .monochrome import in_the_photos_tint
+from .strands import with_strands
 
 SHARPENING_ITERATIONS = 8
 
@@ -117,7 +118,8 @@ def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> Gaussia
         points = _toned_mouth(model, points, head)
     if model.densify is not None:
         points = _densified(model, points, normals)
-        normals = surface_normals(points, head)
+    points = with_strands(points, head)
+    normals = surface_normals(points, head)
     expression_basis = personal_expression_basis(head, portrait.vertices, portrait.fit.expression)
     if model.deformation is not None:
         expression_basis = expression_basis + _action_residual(model, points)

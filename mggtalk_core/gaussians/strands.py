@@ -1,0 +1,166 @@
+"""Strands of hair on the hidden scalp: without them a turned head ends in a smooth line, like a helmet.
+
+Long thin Gaussians a little off the scalp, in the tone of the hair below them and as varied as the photo's hair. Where
+each lies is chance, the same every time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+from ..geometry.interior import HIDDEN_MARGIN, within_outline
+from ..geometry.pose_weights import smoothstep
+from ..geometry.scalp import SKULL_CENTRE, Continuation, outline_pixels
+from ..geometry.symmetry import concatenate, in_free_space, select
+from ..headmodel.model import HeadModel
+from ..types import INTERIOR, SOLID_ALPHA, PointCloud, Portrait
+from .hair import hair_tones, sampled, textured
+
+CONTRAST = (0.022, 0.034)
+"""Contrast of the photo's hair from pixel to pixel, as a share of its brightness, between which strands appear: bald
+heads, scarves, white hair in the sun and small pictures have less. Read off the development portraits."""
+
+CONTRAST_SCALE = 1 / 256
+"""What is finer than this standard deviation counts for it, crop sides."""
+
+ENOUGH_HAIR = 500
+"""So many points of hidden scalp must continue hair with a texture."""
+
+BLACK = 0.05
+"""Added to brightness before it divides: black hair is not all noise."""
+
+EVERY = 2
+"""One in so many points of the scalp gets a strand: one in about 3 square millimetres where it is seen first."""
+
+LENGTH, LONGER, LONGEST, WIDTH = 0.002, 0.09, 0.0045, 0.0005
+"""Standard deviations of a strand, metres: along it (longer by so much per metre of the hair's thickness over the
+skull, up to the longest) and across."""
+
+UNEVEN = (0.6, 1.4)
+"""Between these shares of that length a strand has its own."""
+
+STAND_OFF = 0.6
+"""How far strands stand off the scalp at most, in their lengths, about; one half by tufts, the other each by itself."""
+
+TILT, STRAY = 0.35, 0.5
+"""How steeply strands rise from the scalp at most (tangent), and standard deviation, radians, of their direction."""
+
+TUFT = 0.006
+"""Width of tufts, metres: their strands lie alike."""
+
+OPACITY, ENDS, REACH, PLACES = 0.7, 2.5, 0.0015, 7
+"""How opaque strands are in their middle, where they end, in standard deviations, how far they reach to the sides,
+metres, and at how many places along each it is made sure that the photo does not show it."""
+
+SHADES = (0.65, 1.4)
+"""How dark and how bright a strand may be against the scalp below it: a few farther off would be specks."""
+
+CROWN = np.array([0.0, -0.10, 0.12], np.float32)
+"""Where hair grows away from, canonical metres."""
+
+BEHIND = 0.08
+"""Strands lie so far behind the outline, metres: what a turn by 45 degrees shows."""
+
+HAIR_ENDS, TEMPLES = (0.02, 0.06), (0.03, 0.05)
+"""Heights between which hair ends, metres below the eyes, and depths between which the scalp begins."""
+
+
+def with_strands(points: PointCloud, head: HeadModel) -> PointCloud:
+    """The cloud with strands over the hidden scalp, if the photo's hair has strands to be seen.
+
+    The photo's own view does not show them.
+    """
+    portrait, outline = points.portrait, points.depth_map.outline
+    scalp = np.flatnonzero((points.origin == INTERIOR) & head.outer_skin[points.faces])
+    continued = outline_pixels(points.positions[scalp], portrait, outline)
+    hair = np.flatnonzero(textured(continued, len(portrait.image)) > 0.5)
+    if len(hair) < ENOUGH_HAIR:
+        return points
+    pixels = continued.pixels[hair]
+    visible = smoothstep((contrast(portrait, pixels) - CONTRAST[0]) / (CONTRAST[1] - CONTRAST[0]))
+    amount = visible * _covered(points, scalp, continued, head)
+    grows = np.flatnonzero(amount > 0)[::EVERY]
+    roots, amount = select(points, scalp[grows]), amount[grows, None]
+    if not len(roots):
+        return points
+    length = np.clip(LENGTH + LONGER * outline.thickness.mean(), LENGTH, LONGEST)
+    chance = np.random.default_rng(0)
+    tuft = _tufts(roots.positions, chance)
+
+    def draw(distribution) -> np.ndarray:
+        """What strands draw from it: the mean of their tuft's draw and their own."""
+        return (distribution(tuft.max() + 1)[tuft] + distribution(len(roots))) / 2
+
+    normal = _outward(roots)
+    lie = np.sqrt(2) * STRAY * draw(chance.standard_normal)[:, None]
+    along = _across(roots.positions - CROWN, normal)
+    along = np.cos(lie) * along + np.sin(lie) * np.cross(normal, along)
+    along = _unit(along + TILT * chance.random((len(roots), 1)) * normal)
+    across = _unit(np.cross(normal, along))
+    own_length = length * chance.uniform(*UNEVEN, (len(roots), 1))
+    tones = hair_tones(points)
+    tone = sampled(tones, pixels * len(tones) / len(portrait.image)).mean(1)
+    texture = (sampled(portrait.image, pixels).mean(1) - tone) / (tone + BLACK)
+    texture = np.sqrt(2) * (texture - texture.mean())
+    brighter = draw(lambda count: texture[chance.integers(len(texture), size=count)])[:, None]
+    raised = amount * STAND_OFF * length * draw(chance.random)[:, None]
+    strands = replace(
+        roots,
+        positions=within_outline(roots.positions + raised * normal, portrait).astype(np.float32),
+        axes=np.stack([along * own_length, across * WIDTH, np.cross(along, across) * WIDTH], 1).astype(np.float32),
+        colors=(roots.colors * (1 + brighter).clip(*SHADES)).clip(0, 1).astype(np.float32),
+        opacities=(OPACITY * amount[:, 0]).astype(np.float32),
+    )
+    return concatenate([points, select(strands, _unseen(strands))])
+
+
+def contrast(portrait: Portrait, pixels: np.ndarray) -> float:
+    """How much, as a share of its brightness, hair at pixels (n, 2) differs from what is beside it: the median."""
+    grey, sigma = portrait.image.mean(2), CONTRAST_SCALE * len(portrait.image)
+    around = gaussian_filter(grey, sigma)
+    rows, columns = pixels.astype(int).clip(0, len(grey) - 1).T
+    return float(np.median(np.abs(grey - around)[rows, columns] / (around[rows, columns] + BLACK)))
+
+
+def _unseen(strands: PointCloud) -> np.ndarray:
+    """Mask (n,) of strands that lie behind what the photo shows and, all along, where it shows the person only."""
+    portrait, depth_map = strands.portrait, strands.depth_map
+    solid = np.pad(portrait.alpha > SOLID_ALPHA, 1, mode="edge")  # the crop's border is no outline
+    reach = REACH * portrait.camera.K[0, 0] / np.nanmedian(depth_map.depth)
+    depth = np.where(distance_transform_edt(solid)[1:-1, 1:-1] > reach, depth_map.depth, np.nan)
+    places = strands.positions + np.linspace(-ENDS, ENDS, PLACES)[:, None, None] * strands.axes[:, 0]
+    behind = in_free_space(places.reshape(-1, 3), portrait, replace(depth_map, depth=depth), HIDDEN_MARGIN)
+    return behind.reshape(PLACES, -1).all(0)
+
+
+def _covered(points: PointCloud, scalp: np.ndarray, continued: Continuation, head: HeadModel) -> np.ndarray:
+    """How much (n,) 0..1 points of the scalp, n indices, are those that hair grows on."""
+    positions = points.positions[scalp]
+    grown = continued.shown & (continued.behind < BEHIND) & ~head.ears[head.faces[points.faces[scalp]]].any(1)
+    above = 1 - smoothstep((positions[:, 1] - HAIR_ENDS[0]) / (HAIR_ENDS[1] - HAIR_ENDS[0]))
+    return grown * above * smoothstep((positions[:, 2] - TEMPLES[0]) / (TEMPLES[1] - TEMPLES[0]))
+
+
+def _tufts(positions: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+    """Number (n,) of the tuft that strands at positions (n, 3) m belong to; tufts mingle at their edges."""
+    cells = np.round(positions / TUFT + 0.3 * chance.standard_normal(positions.shape)).astype(int)
+    return np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _outward(points: PointCloud) -> np.ndarray:
+    """Unit normals (n, 3) of surfels on the skull, pointing away from its middle."""
+    normal = _unit(points.axes[:, 2])
+    return normal * np.sign((normal * (points.positions - SKULL_CENTRE)).sum(1, keepdims=True))
+
+
+def _across(vectors: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """Unit vectors (n, 3): what of vectors (n, 3) is perpendicular to unit normals (n, 3)."""
+    return _unit(vectors - (vectors * normals).sum(1, keepdims=True) * normals)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (n, 3) of length 1."""
+    return vectors / (np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9)
