@@ -8,6 +8,7 @@ from scipy.ndimage import distance_transform_edt, median_filter
 
 from mggtalk_core.geometry.binding import MOUTH_DEPTH, _medians_around, _near_lips, _nearest_pixels, polygon_mask
 from mggtalk_core.geometry.blocks import block_means, surfel_blocks
+from mggtalk_core.geometry.depth import _round_silhouette
 from mggtalk_core.geometry.dsgr import build_points
 from mggtalk_core.geometry.feature_edges import edge_offsets
 from mggtalk_core.geometry.mesh_raster import rasterize_mesh
@@ -170,3 +171,15 @@ def test_the_nearest_pixels_are_looked_for_as_far_as_they_are(place):
         own = np.argwhere(pixels)
         found = np.hypot(*(own.T - [rows, columns]))
         np.testing.assert_allclose(found, distance_transform_edt(~members)[pixels])
+
+
+def test_depth_rises_evenly_from_a_round_outline():
+    """The grid on which it is solved is four pixels wide: its stairs showed as a comb along turned ears."""
+    rows, columns = np.mgrid[:512, :512] + 0.5
+    radius = np.hypot(rows - 256, columns - 256)
+    disc = radius < 200.3
+    rise = _round_silhouette(np.where(radius < 100, 0.0025, 0.0), radius < 100, disc)
+    depth = np.sqrt(rise.clip(0))
+    ring = (radius > 196.5) & (radius < 197.5)
+    assert depth[ring].std() < 0.1 * depth[ring].mean()
+    assert 0 < depth[ring].mean() < depth[(radius > 150) & (radius < 151)].mean() < 0.05

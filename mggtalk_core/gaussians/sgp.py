@@ -113,13 +113,13 @@ def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> Gaussia
     if model.sym_gaussian_decoder is not None:
         points = _decode_hidden(model, points, normals, head)
     points = replace(points, colors=behind_ears(points, head))
-    points = replace(points, colors=under_dark_hair(points, head))
+    points = with_strands(replace(points, colors=under_dark_hair(points, head)), head)
+    normals = surface_normals(points, head)
     if model.mouth_tone is not None:
         points = _toned_mouth(model, points, head)
     if model.densify is not None:
         points = _densified(model, points, normals)
-    points = with_strands(points, head)
-    normals = surface_normals(points, head)
+        normals = surface_normals(points, head)
     expression_basis = personal_expression_basis(head, portrait.vertices, portrait.fit.expression)
     if model.deformation is not None:
         expression_basis = expression_basis + _action_residual(model, points)

@@ -58,6 +58,10 @@ CLOSED_MOUTHS = ({}, {"jawOpen": 0.7}, {"mouthFunnel": 0.7}, {"mouthPucker": 0.7
 SOLVE_SIZE = 128
 """Grid side on which the silhouette is rounded: it is smooth, so it needs no more."""
 
+RIM_CELLS, OUTSIDE_CELLS = 2, 0.5
+"""How far inside the outline the grid's cells are trusted, and how far outside their first zero lies on average, in
+cells."""
+
 
 def head_prior_depth(portrait: Portrait) -> DepthMap:
     """Depth of the person from the fitted head model (paper: Depth Est., here without a depth network).
@@ -242,7 +246,7 @@ def _round_silhouette(rise: np.ndarray, known: np.ndarray, person: np.ndarray) -
     """Solve Laplace's equation for `rise` (S, S) inside the person, fixed where known and 0 outside."""
     step = max(1, rise.shape[0] // SOLVE_SIZE)
     sample = (slice(step // 2, None, step), slice(step // 2, None, step))
-    known, person, values = known[sample], person[sample], rise[sample]
+    whole, known, person, values = person, known[sample], person[sample], rise[sample]
     unknown = person & ~known
     count = int(unknown.sum())
     if count == 0:
@@ -271,4 +275,10 @@ def _round_silhouette(rise: np.ndarray, known: np.ndarray, person: np.ndarray) -
     solved = np.where(known, values, 0.0)
     solved[unknown] = spsolve(matrix.tocsc(), right)
     factors = np.array(rise.shape) / solved.shape
-    return zoom(solved, factors, order=1, mode="nearest", grid_mode=True)
+    rise = zoom(solved, factors, order=1, mode="nearest", grid_mode=True)
+    # Where the grid ends is stairs, which a turned head shows as a comb: beside the outline as it rises farther inside.
+    beyond = OUTSIDE_CELLS * step
+    distance = gaussian_filter(distance_transform_edt(np.pad(whole, 1, mode="edge"))[1:-1, 1:-1], 1.0) + beyond
+    beside = distance < RIM_CELLS * step + beyond
+    rows, columns = distance_transform_edt(beside, return_distances=False, return_indices=True)
+    return np.where(beside, rise[rows, columns] * distance / distance[rows, columns], rise)
