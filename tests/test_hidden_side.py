@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import shared_data
-from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
+from scipy.ndimage import distance_transform_edt, grey_erosion, maximum_filter, minimum_filter
 from scipy.spatial import ConvexHull, cKDTree
 
 from mggtalk_core.assets import DEMO_PORTRAIT
@@ -15,13 +15,14 @@ from mggtalk_core.gaussians.hair import continued_hair
 from mggtalk_core.gaussians.hidden_colors import behind_ears, hidden_colors, under_dark_hair
 from mggtalk_core.gaussians.light import lit_normals
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
-from mggtalk_core.geometry.interior import TEETH_SPACING, rounded, sample_faces, within_outline
+from mggtalk_core.geometry.interior import FARTHEST_OUTSIDE, TEETH_SPACING, rounded, sample_faces, within_outline
 from mggtalk_core.geometry.projection import project, to_camera, to_canonical
 from mggtalk_core.geometry.scalp import (
     NAPE,
     SKULL_CENTRE,
     SPLAT_RADIUS,
     TYPICAL,
+    _around,
     hair_thickness,
     onto_scalp,
     outline_pixels,
@@ -201,9 +202,25 @@ def test_hidden_surface_stays_within_the_outline(demo_portrait):
     now = distance_outside[tuple(project(to_camera(moved, camera), camera)[:, 1::-1].T.astype(int).clip(0, 255))]
     near = (was > 0) & (was * 0.0013 < 0.8 * SPLAT_RADIUS)  # a pixel is 1.3 mm
     assert near.any() and (now[near] == 0).mean() > 0.8
-    assert np.linalg.norm(moved - positions, axis=1).max() < 2.1 * SPLAT_RADIUS
+    assert np.linalg.norm(moved - positions, axis=1).max() < FARTHEST_OUTSIDE
     deep = np.linalg.norm(moved - positions, axis=1) < 1e-6
     assert 0.5 < deep.mean() < 1
+
+
+def test_a_narrower_skull_has_no_gap_behind_its_outline(demo_portrait):
+    """Where the head model's skull is wider than the person's one saw into the head, as a dark band."""
+    narrow = replace(demo_portrait, alpha=grey_erosion(demo_portrait.alpha, (29, 29)))
+    depth_map = estimate_depth(narrow)
+    points = build_points(narrow, depth_map)
+    away, direction, _ = _around(points.positions, narrow, depth_map.outline)
+    crown = points.positions[:, 1] < -0.02
+    shown = crown & (points.origin == VISIBLE)
+    hidden = crown & (points.origin == INTERIOR) & load_head_model().outer_skin[points.faces]
+    gaps = []
+    for angle in np.radians(np.arange(-160, -20, 5)):
+        beside = np.abs(direction - angle) < np.radians(2.5)
+        gaps.append(np.sort(away[beside & hidden, 2])[3] - np.sort(away[beside & shown, 2])[-4])
+    assert (np.array(gaps) < 0).mean() > 0.9
 
 
 def test_splats_at_the_edge_have_colours_of_the_person(demo_portrait, demo_points):

@@ -35,6 +35,9 @@ first."""
 BEHIND_OUTLINE = 0.05
 """So far behind the outline of the head, metres, comes into view when it turns by 30 degrees."""
 
+BEFORE_OUTLINE = 0.02
+"""Scalp that the photo shows begins to bend out of its sight so far before the plane of the outline, metres."""
+
 TEETH_SHOW = 0.001
 """So much farther down than the head model's, metres, are upper teeth that closed lips hide. Parted lips at rest show 2
 (men) to 3.5 mm (women) of them on average (Vig and Brundo 1978), half a millimetre of the head model's; all of it lost
@@ -66,6 +69,9 @@ ROUNDNESS = 0.5
 """How far hidden skin is moved from its flat triangles onto the tangent planes of their corners: half-way there lies a
 sphere through these."""
 
+FARTHEST_OUTSIDE = 0.012
+"""So far outside the person's outline, metres, the head model's skull may be where the person's is narrower."""
+
 COLLAR_HEIGHT = 0.16
 """Below this height (metres under the eyes) the photo's clothes are the surface, not the head model's neck."""
 
@@ -90,7 +96,10 @@ def interior_points(portrait: Portrait, depth_map: DepthMap, head: HeadModel, ch
     centres = corners.mean(1)
     backed = seen & head.outer_skin & (np.abs(facing) < GRAZING) & (centres[:, 1] < chin_height)
     backed &= ~head.ears[head.faces].any(1)
-    skin = (head.parts == SKIN) & ~seen
+    # Of triangles that the photo sees in part the rest goes on behind its outline.
+    deepest = to_camera(corners.reshape(-1, 3), portrait.camera)[:, 2].reshape(-1, 3).max(1)
+    goes_on = (centres[:, 1] < 0) & (deepest > outline.centre[2] - BEFORE_OUTLINE) & ~head.ears[head.faces].any(1)
+    skin = (head.parts == SKIN) & (~seen | goes_on)
     cavity = head.mouth_interior & ~seen
     eyes = ((head.parts == LEFT_EYE) | (head.parts == RIGHT_EYE)) & ~seen & (centres[:, 2] < 0.012)
     unfolds = unfolding(vertices, head)
@@ -281,7 +290,7 @@ def rounded(
 def within_outline(positions: np.ndarray, portrait: Portrait) -> np.ndarray:
     """Positions (N, 3) m, canonical, moved inward so far that their splats end where the person does in the photo.
 
-    Only those within a splat's reach of the outline: what is farther outside the photo contradicts anyway.
+    Only those near the outline (`FARTHEST_OUTSIDE`): what is farther outside is no part of this head.
     """
     camera = portrait.camera
     inside = portrait.alpha > 0.5
@@ -295,7 +304,7 @@ def within_outline(positions: np.ndarray, portrait: Portrait) -> np.ndarray:
     size = len(inside)
     pixel = (rows.astype(int).clip(0, size - 1), columns.astype(int).clip(0, size - 1))
     missing = SPLAT_RADIUS - distance[pixel] * to_metres
-    missing = np.where(missing < 2 * SPLAT_RADIUS, missing.clip(0), 0)
+    missing = np.where(missing < FARTHEST_OUTSIDE, missing.clip(0), 0)
     at_camera[:, :2] += missing[:, None] * inward[pixel]
     return to_canonical(at_camera, camera)
 
