@@ -6,6 +6,7 @@ each lies is chance, the same every time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -73,48 +74,57 @@ def with_strands(points: PointCloud, head: HeadModel) -> PointCloud:
 
     The photo's own view does not show them.
     """
-    portrait, outline = points.portrait, points.depth_map.outline
+    portrait = points.portrait
     scalp = np.flatnonzero((points.origin == INTERIOR) & head.outer_skin[points.faces])
-    continued = outline_pixels(points.positions[scalp], portrait, outline)
-    hair = np.flatnonzero(textured(continued, len(portrait.image)) > 0.5)
-    if len(hair) < ENOUGH_HAIR:
+    continued = outline_pixels(points.positions[scalp], portrait, points.depth_map.outline)
+    pixels = continued.pixels[textured(continued, len(portrait.image)) > 0.5]
+    if len(pixels) < ENOUGH_HAIR:
         return points
-    pixels = continued.pixels[hair]
     visible = smoothstep((contrast(portrait, pixels) - CONTRAST[0]) / (CONTRAST[1] - CONTRAST[0]))
     amount = visible * _covered(points, scalp, continued, head)
     grows = np.flatnonzero(amount > 0)[::EVERY]
-    roots, amount = select(points, scalp[grows]), amount[grows, None]
-    if not len(roots):
+    if not len(grows):
         return points
-    length = np.clip(LENGTH + LONGER * outline.thickness.mean(), LENGTH, LONGEST)
+    strands = _grown(select(points, scalp[grows]), amount[grows, None], _texture(points, pixels))
+    return concatenate([points, select(strands, _unseen(strands))])
+
+
+def _grown(roots: PointCloud, amount: np.ndarray, texture: np.ndarray) -> PointCloud:
+    """A strand from each root, n points of the scalp: as opaque as `amount` (n, 1) 0..1 says, in shades of which
+    `texture` (m,) tells how they are spread."""
+    thickness = roots.depth_map.outline.thickness.mean()
+    length = np.clip(LENGTH + LONGER * thickness, LENGTH, LONGEST)
     chance = np.random.default_rng(0)
     tuft = _tufts(roots.positions, chance)
 
-    def draw(distribution) -> np.ndarray:
-        """What strands draw from it: the mean of their tuft's draw and their own."""
-        return (distribution(tuft.max() + 1)[tuft] + distribution(len(roots))) / 2
+    def draw(distribution: Callable[[int], np.ndarray]) -> np.ndarray:
+        """What strands draw (n, 1) from it: the mean of their tuft's draw and their own."""
+        return (distribution(tuft.max() + 1)[tuft] + distribution(len(roots)))[:, None] / 2
 
     normal = _outward(roots)
-    lie = np.sqrt(2) * STRAY * draw(chance.standard_normal)[:, None]
+    lie = np.sqrt(2) * STRAY * draw(chance.standard_normal)
     along = _across(roots.positions - CROWN, normal)
     along = np.cos(lie) * along + np.sin(lie) * np.cross(normal, along)
     along = _unit(along + TILT * chance.random((len(roots), 1)) * normal)
     across = _unit(np.cross(normal, along))
     own_length = length * chance.uniform(*UNEVEN, (len(roots), 1))
-    tones = hair_tones(points)
-    tone = sampled(tones, pixels * len(tones) / len(portrait.image)).mean(1)
-    texture = (sampled(portrait.image, pixels).mean(1) - tone) / (tone + BLACK)
-    texture = np.sqrt(2) * (texture - texture.mean())
-    brighter = draw(lambda count: texture[chance.integers(len(texture), size=count)])[:, None]
-    raised = amount * STAND_OFF * length * draw(chance.random)[:, None]
-    strands = replace(
+    brighter = np.sqrt(2) * draw(lambda count: texture[chance.integers(len(texture), size=count)])
+    raised = amount * STAND_OFF * length * draw(chance.random)
+    return replace(
         roots,
-        positions=within_outline(roots.positions + raised * normal, portrait).astype(np.float32),
+        positions=within_outline(roots.positions + raised * normal, roots.portrait).astype(np.float32),
         axes=np.stack([along * own_length, across * WIDTH, np.cross(along, across) * WIDTH], 1).astype(np.float32),
         colors=(roots.colors * (1 + brighter).clip(*SHADES)).clip(0, 1).astype(np.float32),
         opacities=(OPACITY * amount[:, 0]).astype(np.float32),
     )
-    return concatenate([points, select(strands, _unseen(strands))])
+
+
+def _texture(points: PointCloud, pixels: np.ndarray) -> np.ndarray:
+    """How much brighter (n,), as a share, hair at pixels (n, 2) is than its tone; 0 in the mean."""
+    image, tones = points.portrait.image, hair_tones(points)
+    tone = sampled(tones, pixels * len(tones) / len(image)).mean(1)
+    texture = (sampled(image, pixels).mean(1) - tone) / (tone + BLACK)
+    return texture - texture.mean()
 
 
 def contrast(portrait: Portrait, pixels: np.ndarray) -> float:
