@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import gaussian_filter
 
 from ..geometry.interior import HIDDEN_MARGIN, within_outline
+from ..geometry.mask_distance import distance_within
 from ..geometry.pose_weights import smoothstep
 from ..geometry.scalp import SKULL_CENTRE, Continuation, outline_pixels
 from ..geometry.symmetry import concatenate, in_free_space, select
@@ -138,9 +139,8 @@ def contrast(portrait: Portrait, pixels: np.ndarray) -> float:
 def _unseen(strands: PointCloud) -> np.ndarray:
     """Mask (n,) of strands that lie behind what the photo shows and, all along, where it shows the person only."""
     portrait, depth_map = strands.portrait, strands.depth_map
-    solid = np.pad(portrait.alpha > SOLID_ALPHA, 1, mode="edge")  # the crop's border is no outline
     reach = REACH * portrait.camera.K[0, 0] / np.nanmedian(depth_map.depth)
-    depth = np.where(distance_transform_edt(solid)[1:-1, 1:-1] > reach, depth_map.depth, np.nan)
+    depth = np.where(distance_within(portrait.alpha > SOLID_ALPHA) > reach, depth_map.depth, np.nan)
     places = strands.positions + np.linspace(-ENDS, ENDS, PLACES)[:, None, None] * strands.axes[:, 0]
     behind = in_free_space(places.reshape(-1, 3), portrait, replace(depth_map, depth=depth), HIDDEN_MARGIN)
     return behind.reshape(PLACES, -1).all(0)

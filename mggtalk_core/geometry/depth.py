@@ -21,6 +21,7 @@ from ..headmodel.landmarks import OVAL
 from ..headmodel.model import LOWER_TEETH, UPPER_TEETH, HeadModel, load_head_model
 from ..types import DepthMap, Portrait
 from .binding import bind_pixels, polygon_mask
+from .mask_distance import distance_within
 from .mesh_raster import rasterize_mesh, vertex_normals
 from .projection import project, to_camera, unproject
 from .scalp import SILHOUETTE_DEPTH, hair_outline
@@ -278,7 +279,7 @@ def _round_silhouette(rise: np.ndarray, known: np.ndarray, person: np.ndarray) -
     rise = zoom(solved, factors, order=1, mode="nearest", grid_mode=True)
     # Where the grid ends is stairs, which a turned head shows as a comb: beside the outline as it rises farther inside.
     beyond = OUTSIDE_CELLS * step
-    distance = gaussian_filter(distance_transform_edt(np.pad(whole, 1, mode="edge"))[1:-1, 1:-1], 1.0) + beyond
+    distance = gaussian_filter(distance_within(whole), 1.0) + beyond
     beside = distance < RIM_CELLS * step + beyond
     rows, columns = distance_transform_edt(beside, return_distances=False, return_indices=True)
     return np.where(beside, rise[rows, columns] * distance / distance[rows, columns], rise)

@@ -11,6 +11,7 @@ from ..headmodel.landmarks import INNER_LIP_LOWER, INNER_LIP_RING, INNER_LIP_UPP
 from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
 from ..types import INTERIOR, DepthMap, PointCloud, Portrait
 from .binding import polygon_mask
+from .mask_distance import distance_within
 from .mesh_raster import rasterize_mesh, vertex_normals
 from .pose_weights import head_pose_weight, shoulder_tops
 from .projection import project, to_camera, to_canonical
@@ -297,7 +298,7 @@ def within_outline(positions: np.ndarray, portrait: Portrait) -> np.ndarray:
     at_camera = to_camera(positions, camera)
     columns, rows, depth = project(at_camera, camera).T
     to_metres = depth / camera.K[0, 0]
-    within = distance_transform_edt(np.pad(inside, 1, mode="edge"))[1:-1, 1:-1]  # the crop's border is no outline
+    within = distance_within(inside)
     distance = gaussian_filter(within - distance_transform_edt(~inside), 1.0)
     inward = np.stack(np.gradient(distance)[::-1], -1)
     inward /= np.linalg.norm(inward, axis=-1, keepdims=True) + 1e-6

@@ -15,6 +15,7 @@ from torch import nn
 
 from ..types import DepthMap, Portrait
 from ..unet import UNet
+from .mask_distance import distance_within
 from .pose_weights import smoothstep
 
 REFINE_SIZE = 128
@@ -111,8 +112,7 @@ def _offset_range(portrait: Portrait, depth_map: DepthMap) -> tuple[np.ndarray, 
     bare = depth_map.outline.bare
     pixel = np.nanmedian(depth_map.depth) / portrait.camera.K[0, 0]
     from_skin = distance_transform_edt(~binary_closing(bare, iterations=max(1, round(GAP * size)))) * pixel
-    person = np.pad(np.isfinite(depth_map.depth), 1, mode="edge")  # the crop's border is no outline
-    from_outline = distance_transform_edt(person)[1:-1, 1:-1] * pixel
+    from_outline = distance_within(np.isfinite(depth_map.depth)) * pixel
     below_chin = (np.arange(size) + 0.5 - portrait.landmarks[CHIN, 1]) / (BELOW_CHIN * size)
     limit = np.minimum(STEEPEST * from_skin, MAX_OFFSET) * (1 - smoothstep(below_chin))[:, None]
     return -limit, np.minimum(limit, STEEPEST * from_outline)
