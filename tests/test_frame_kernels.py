@@ -10,6 +10,7 @@ from mggtalk_core.gaussians import deformation
 from mggtalk_core.gaussians.deformation import HeadDeformer, deform_torch
 from mggtalk_core.gaussians.light import MAX_CHANGE, MIN_LIGHT, Relighter, sh_basis, turned_light
 from mggtalk_core.gaussians.mouth_light import MouthLight
+from mggtalk_core.gaussians.turning_tone import TurningTone
 from mggtalk_core.gaussians.unfolding_tone import UnfoldingTone
 from mggtalk_core.rendering.frames import _in_order
 
@@ -71,7 +72,8 @@ def test_relight_is_the_plain_formula(n):
     change = change.clip(1 / MAX_CHANGE, MAX_CHANGE)
     expected = (colors * (1 + pose_weight[:, None] * (change - 1))).clip(0, 1)
     mouth = MouthLight(np.zeros(0, int), np.zeros(0, int), np.ones(3), np.zeros((52, 3)), 1.0)
-    got = Relighter(colors, normals, pose_weight, light, mouth, UnfoldingTone.none()).colors(np.zeros(52), rotation)
+    tones = (mouth, UnfoldingTone.none(), TurningTone.none())
+    got = Relighter(colors, normals, pose_weight, light, *tones).colors(np.zeros(52), rotation)
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 

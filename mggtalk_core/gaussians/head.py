@@ -16,13 +16,13 @@ from ..errors import InputError
 from ..media.files import atomic_path, require_file
 from ..types import Camera, Gaussians
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 _LAYOUT = {
     "positions": ("float32", "N3"), "covars": ("float32", "N6"), "colors": ("float32", "N3"),
     "opacities": ("float32", "N"), "faces": ("int32", "N"), "barycentric": ("float32", "N3"),
     "expression_weight": ("float32", "N"), "pose_weight": ("float32", "N"), "origin": ("uint8", "N"),
-    "normals": ("float32", "N3"), "light": ("float32", "93"),
+    "normals": ("float32", "N3"), "turned_changes": ("float32", "N3"), "light": ("float32", "93"),
     "vertices": ("float32", "V3"), "triangles": ("int32", "F3"), "expression_basis": ("float16", "EV3"),
     "source_expression": ("float32", "E"), "neck": ("float32", "3"), "viewmat": ("float32", "44"),
     "K": ("float32", "33"), "background": ("uint8", "SS3"), "alpha": ("uint8", "SS"), "photo": ("uint8", "HW3"),
@@ -45,6 +45,7 @@ class GaussianHead:
     pose_weight: torch.Tensor  # (N,) float32 0..1
     origin: torch.Tensor  # (N,) uint8 VISIBLE | SYMMETRIC | INTERIOR | SUBSTITUTE
     normals: torch.Tensor  # (N, 3) float32 unit, outward
+    turned_changes: torch.Tensor  # (N, 3) float32, added to the colours of what has turned to the camera
     light: torch.Tensor  # (9, 3) float32, spherical-harmonic light on the skin (gaussians/light.py)
     vertices: torch.Tensor  # (V, 3) float32 m, the person's head model at rest
     triangles: torch.Tensor  # (F, 3) int32
@@ -122,7 +123,7 @@ class GaussianHead:
         """The head without the points of one origin (for ablations)."""
         keep = self.origin != origin
         per_point = ("positions", "covars", "colors", "opacities", "faces", "barycentric", "expression_weight",
-                     "pose_weight", "origin", "normals")  # fmt: skip
+                     "pose_weight", "origin", "normals", "turned_changes")  # fmt: skip
         return replace(self, **{name: getattr(self, name)[keep] for name in per_point})
 
 

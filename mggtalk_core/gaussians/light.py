@@ -16,6 +16,7 @@ from ..headmodel.model import SKIN, HeadModel
 from ..types import INTERIOR, VISIBLE, PointCloud
 from .frame_kernels import at_least_8, relight_points
 from .mouth_light import MouthLight
+from .turning_tone import TurningTone
 from .unfolding_tone import UnfoldingTone
 
 if TYPE_CHECKING:
@@ -102,6 +103,16 @@ def fit_light(points: PointCloud, normals: np.ndarray, head: HeadModel) -> np.nd
     return light.astype(np.float32)
 
 
+def darkest_light(light: np.ndarray) -> np.ndarray:
+    """The least (3,) that light with coefficients (9, 3) is taken for."""
+    return (MIN_LIGHT * np.maximum(light[0], 1e-3)).astype(np.float32)
+
+
+def shade(normals: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Light (N, 3) on surface with unit normals (N, 3)."""
+    return np.maximum(sh_basis(normals).astype(np.float32) @ light, darkest_light(light))
+
+
 def turned_light(light: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     """Coefficients (9, 3) with which a normal n is lit as `rotation @ n` is by `light`."""
     return _DIRECTIONS_PSEUDOINVERSE @ (sh_basis(_DIRECTIONS @ rotation.T) @ light)
@@ -121,19 +132,21 @@ class Relighter:
         light: np.ndarray,
         mouth: MouthLight,
         skin: UnfoldingTone,
+        hair: TurningTone,
     ):
-        self._mouth, self._skin = mouth, skin
+        self._mouth, self._skin, self._hair = mouth, skin, hair
         self._count = len(colors)
         self._light = light
-        self._floor = (MIN_LIGHT * np.maximum(light[0], 1e-3)).astype(np.float32)
-        at_rest = 1 / np.maximum(sh_basis(normals).astype(np.float32) @ light, self._floor)
+        self._floor = darkest_light(light)
+        at_rest = 1 / shade(normals, light)
         self._points = tuple(at_least_8(array) for array in (colors, normals, at_rest, pose_weight))
 
     @staticmethod
     def of(head: GaussianHead) -> Relighter:
         """For a finished head."""
         arrays = (head.colors, head.normals, head.pose_weight, head.light)
-        return Relighter(*(array.numpy() for array in arrays), MouthLight.of(head), UnfoldingTone.of(head))
+        tones = (MouthLight.of(head), UnfoldingTone.of(head), TurningTone.of(head))
+        return Relighter(*(array.numpy() for array in arrays), *tones)
 
     def colors(self, expression: np.ndarray, rotation: np.ndarray) -> np.ndarray:
         """Colours (N, 3) float32 0..1 with an expression (52,), the head turned by `rotation` (3,), axis-angle rad."""
@@ -143,4 +156,5 @@ class Relighter:
         relight_points(*self._points, constants, relit)
         self._mouth.shade(relit, expression)
         self._skin.shade(relit, expression)
+        self._hair.shade(relit, rotation)
         return relit[: self._count]

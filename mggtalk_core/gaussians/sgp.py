@@ -24,9 +24,10 @@ from .edge_colors import color_range, edge_tints
 from .head import GaussianHead, covars_from_axes
 from .hidden_colors import behind_ears, hidden_colors, under_dark_hair
 from .identity_encoder import encoder_input, sample_features
-from .light import fit_light, lit_normals, surface_normals
+from .light import fit_light, lit_normals, shade, surface_normals
 from .monochrome import in_the_photos_tint
 from .strands import with_strands
+from .turning_tone import of_points, turned_changes
 
 SHARPENING_ITERATIONS = 8
 
@@ -107,9 +108,12 @@ def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> Gaussia
     Prior: symmetric points wear the colour they mirror; inner mouth, eyes and hidden skin are coloured by rule.
     """
     head = load_head_model()
-    points = prior_hidden_colors(visible.points)
-    portrait = points.portrait
-    normals = surface_normals(points, head)
+    portrait, normals = visible.points.portrait, surface_normals(visible.points, head)
+    light = fit_light(visible.points, normals, head)
+    changes = turned_changes(visible.points, shade(lit_normals(visible.points, normals), light))
+    # What is hidden comes to be seen beside edges that have turned.
+    as_turned = replace(portrait, image=(portrait.image + changes).clip(0, 1))
+    points = prior_hidden_colors(replace(visible.points, portrait=as_turned))
     if model.sym_gaussian_decoder is not None:
         points = _decode_hidden(model, points, normals, head)
     points = replace(points, colors=behind_ears(points, head))
@@ -134,7 +138,8 @@ def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> Gaussia
         pose_weight=torch.from_numpy(points.pose_weight),
         origin=torch.from_numpy(points.origin),
         normals=torch.from_numpy(lit_normals(points, normals)),
-        light=torch.from_numpy(fit_light(points, normals, head)),
+        turned_changes=torch.from_numpy(of_points(points, changes)),
+        light=torch.from_numpy(light),
         vertices=torch.from_numpy(portrait.vertices),
         triangles=torch.from_numpy(head.faces),
         expression_basis=torch.from_numpy(expression_basis),

@@ -21,6 +21,7 @@ from ..gaussians.head import GaussianHead
 from ..gaussians.light import Relighter, surface_normals
 from ..gaussians.mouth_light import MouthLight
 from ..gaussians.sgp import identity_of, predict_invisible, predict_visible
+from ..gaussians.turning_tone import TurningTone
 from ..gaussians.unfolding_tone import UnfoldingTone
 from ..geometry.dsgr import build_points, estimate_depth
 from ..headmodel.fitting import camera_of, fit_landmarks, generic_landmark_model
@@ -81,7 +82,7 @@ class Take:
         grey = np.full((len(head), 3), 0.5, np.float32)
         arrays = (head.normals, head.pose_weight, head.light)
         arrays = (array.numpy() for array in arrays)
-        self._relighter = Relighter(grey, *arrays, MouthLight.of(head), UnfoldingTone.none())
+        self._relighter = Relighter(grey, *arrays, MouthLight.of(head), UnfoldingTone.none(), TurningTone.none())
 
     def __len__(self) -> int:
         return len(self.clip)

@@ -1,0 +1,70 @@
+"""Hair's edge takes the background's colour in the photo; turned to the camera it has the colour of hair."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from mggtalk_core.gaussians.head import GaussianHead
+from mggtalk_core.gaussians.sgp import predict_invisible, predict_visible
+from mggtalk_core.gaussians.turning_tone import _hair
+from mggtalk_core.geometry.dsgr import build_points, estimate_depth
+from mggtalk_core.geometry.mask_distance import distance_within
+from mggtalk_core.model import MGGTalkModel
+from mggtalk_core.rendering.frames import render_frames
+from mggtalk_core.types import SOLID_ALPHA, VISIBLE, Motion
+
+GLOW = np.array([0.0, 0.1, 0.35], np.float32)
+
+
+def head_of(portrait) -> GaussianHead:
+    points = build_points(portrait, estimate_depth(portrait))
+    return predict_invisible(MGGTalkModel(), predict_visible(MGGTalkModel(), points))
+
+
+def drawn(head: GaussianHead, yaw: float) -> np.ndarray:
+    turned = np.radians([[0, yaw, 0]]).astype(np.float32)
+    motion = Motion(head.source_expression.numpy()[None], turned, np.zeros((1, 3), np.float32), 25.0)
+    return next(render_frames(head, motion, size=256))[0] / 255
+
+
+@pytest.fixture(scope="module")
+def glowing(demo_portrait, demo_points):
+    """The demo portrait as if a blue wall shone into the edge of its hair."""
+    size = len(demo_portrait.image)
+    hair = _hair(demo_portrait.alpha, demo_points.depth_map.outline.bare)
+    near = np.exp(-distance_within(demo_portrait.alpha > SOLID_ALPHA) / (0.01 * size)) * hair
+    near = gaussian_filter(near.astype(np.float32), 1)
+    return replace(demo_portrait, image=(demo_portrait.image + near[..., None] * GLOW).clip(0, 1))
+
+
+@pytest.mark.parametrize("yaw", [-22, 22])
+def test_an_edges_glow_goes_as_the_head_turns(demo_portrait, glowing, yaw):
+    head = head_of(glowing)
+    stays = replace(head, turned_changes=torch.zeros_like(head.turned_changes))
+    np.testing.assert_array_equal(drawn(head, 0), drawn(stays, 0))
+    truth, changed, unchanged = drawn(head_of(demo_portrait), yaw), drawn(head, yaw), drawn(stays, yaw)
+    where = np.abs(unchanged - changed).max(2) > 0.04
+    assert where.sum() > 500
+    blue = [(picture[..., 2] - picture[..., 0])[where].mean() for picture in (truth, changed, unchanged)]
+    assert blue[1] - blue[0] < 0.4 * (blue[2] - blue[0])
+
+
+def test_only_hair_changes(demo_head, demo_points):
+    changes = demo_head.turned_changes.numpy()
+    some = np.flatnonzero(np.abs(changes).max(1) > 0.02)
+    assert len(some) > 500
+    seen = some[demo_head.origin.numpy()[some] == VISIBLE]
+    rows, columns = demo_points.pixels[seen].T
+    assert not demo_points.depth_map.outline.bare[rows, columns].any()
+
+
+def test_jewels_and_the_last_pixels_of_a_jaw_are_no_hair():
+    alpha, bare = np.ones((200, 200), np.float32), np.zeros((200, 200), bool)
+    bare[80:] = True
+    alpha[80:, :5], bare[80:, :7] = 0, False  # a jaw's edge
+    bare[120:130, 50:60] = False  # a jewel
+    hair = _hair(alpha, bare)
+    assert hair[:80].all() and not hair[84:].any()
