@@ -20,8 +20,7 @@ from mggtalk_core.gaussians.unfolding_tone import UnfoldingTone
 from mggtalk_core.geometry.binding import polygon_mask, rows_of_teeth
 from mggtalk_core.geometry.border import cut_columns
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
-from mggtalk_core.geometry.interior import mouth_centre
-from mggtalk_core.geometry.mesh_raster import rasterize_mesh
+from mggtalk_core.geometry.mesh_raster import rasterize_mesh, vertex_normals
 from mggtalk_core.geometry.pose_weights import head_pose_weight
 from mggtalk_core.geometry.projection import project, to_camera
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
@@ -159,6 +158,16 @@ def test_closed_lips_let_nothing_of_the_mouth_through():
     assert share_seen(built, inner, **source).max() < 0.3
 
 
+def test_side_teeth_are_dark_on_the_tongues_side(demo_head):
+    model, faces = load_head_model(), demo_head.faces.numpy()
+    normals = vertex_normals(demo_head.vertices.numpy(), model.faces)[model.faces[faces]].mean(1)
+    positions, brightness = demo_head.positions.numpy(), demo_head.colors.numpy().mean(1)
+    side = np.isin(model.parts[faces], (UPPER_TEETH, LOWER_TEETH)) & (np.abs(positions[:, 0]) > 0.017)
+    outward = normals[:, 0] * np.sign(positions[:, 0])
+    inner, outer = (brightness[side & facing].mean() for facing in (outward < -0.3, outward > 0.3))
+    assert inner < 0.6 * outer
+
+
 @pytest.mark.parametrize("tilt", [0, 20])
 def test_rows_of_teeth_are_told_apart_by_where_they_lie(tilt):
     size, turn = 128, np.radians(tilt)
@@ -187,7 +196,7 @@ def test_the_mouth_darkens_inward_from_the_lips(demo_points, demo_head):
     """Without the lips' own inner side a dark rim runs around every opening mouth."""
     model = load_head_model()
     cavity = (demo_head.origin == INTERIOR).numpy() & model.mouth_interior[demo_head.faces.numpy()]
-    depth = demo_head.positions[:, 2].numpy() - mouth_centre(demo_points.portrait.vertices, model)[2]
+    depth = demo_head.positions[:, 2].numpy() - model.mouth_centre(demo_points.portrait.vertices)[2]
     brightness = demo_head.colors.mean(1).numpy()
     near, deep = brightness[cavity & (depth < 0.003)], brightness[cavity & (depth > 0.02)]
     assert len(near) > 100 and len(deep) > 100

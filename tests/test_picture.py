@@ -110,7 +110,9 @@ def test_densify_is_judged_before_and_after(clips):
     once = plain.loss(plain.networks, batch)["loss"]
     torch.testing.assert_close(terms["loss"], 2 * once, rtol=1e-4, atol=0)
     terms["loss"].backward()
-    assert stage.networks["densify"].head.bias.grad[0] != 0
+    head = stage.networks["densify"].head
+    # It was found to be exactly 0 once, on 29 November, in a run that nothing explains.
+    assert head.bias.grad[0] != 0, (head.bias, head.weight.abs().max(), head.bias.grad, terms)
 
 
 def test_a_take_is_aligned_with_its_clip(take):

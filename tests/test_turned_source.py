@@ -15,7 +15,7 @@ from mggtalk_core.model import MGGTalkModel
 from mggtalk_core.portrait.analysis import analyze_portrait
 from mggtalk_core.rendering.frames import render_frames
 from mggtalk_core.rendering.rasterizer import render
-from mggtalk_core.types import SUBSTITUTE, Camera, Motion, PointCloud, Portrait
+from mggtalk_core.types import SUBSTITUTE, SYMMETRIC, Camera, Motion, PointCloud, Portrait
 
 YAW = 38
 
@@ -23,9 +23,14 @@ YAW = 38
 @pytest.fixture(scope="module")
 def turned(demo_head):
     """The demo head photographed at that yaw, analysed."""
-    rotation = np.radians([[0, YAW, 0]]).astype(np.float32)
-    motion = Motion(demo_head.source_expression.numpy()[None], rotation, np.zeros((1, 3), np.float32), 25.0)
-    photo, _ = next(render_frames(demo_head, motion, size=256))
+    return photographed(demo_head, YAW)
+
+
+def photographed(head: GaussianHead, yaw: float) -> Portrait:
+    """A head's picture at a yaw, degrees, analysed."""
+    rotation = np.radians([[0, yaw, 0]]).astype(np.float32)
+    motion = Motion(head.source_expression.numpy()[None], rotation, np.zeros((1, 3), np.float32), 25.0)
+    photo, _ = next(render_frames(head, motion, size=256))
     return analyze_portrait(photo.astype(np.float32) / 255, size=256)
 
 
@@ -88,3 +93,13 @@ def test_only_one_side_gives_way(turned, points):
 
 def test_a_frontal_photo_keeps_all_it_shows(demo_points):
     assert not (demo_points.origin == SUBSTITUTE).any()
+
+
+@pytest.mark.parametrize("yaw", [-18, 18])
+def test_no_mirrored_lips_hang_in_the_far_corner_of_a_slightly_turned_mouth(demo_head, yaw):
+    head, portrait = load_head_model(), photographed(demo_head, yaw)
+    cloud = build_points(portrait, estimate_depth(portrait))
+    mirrored = cloud.positions[cloud.origin == SYMMETRIC]
+    mirrored = mirrored[head.around_mouth(mirrored, portrait.vertices)]
+    far = (mirrored[:, 0] - head.mouth_centre(portrait.vertices)[0]) * portrait.camera.viewmat[2, 0] > 0
+    assert not far.any()

@@ -7,7 +7,6 @@ from scipy.ndimage import binary_erosion
 
 from ..geometry.binding import polygon_mask
 from ..geometry.blocks import block_means
-from ..geometry.interior import mouth_centre
 from ..geometry.mesh_raster import vertex_normals
 from ..geometry.pose_weights import smoothstep
 from ..geometry.scalp import outline_pixels
@@ -30,6 +29,14 @@ LOWER_TOOTH_WIDTHS = (0.0053, 0.0059, 0.0069, 0.007, 0.007, 0.011)
 GAP_HALF_WIDTH, GAP_DARKNESS = 0.0005, 0.35
 GUM_SHARE = 0.22
 """How much of a tooth strip's height is gum."""
+
+TONGUE_SIDE, ARCH_MIDDLE, TURNED_IN = np.array([0.5, 0.38, 0.35], np.float32), np.array([0.0, 0.02]), 0.5
+"""How bright side teeth are on the tongue's side, against their front; where a row's middle lies, x and z in canonical
+metres; and the cosine towards it from which a tooth shows that side."""
+
+SIDE_TEETH = (0.010, 0.016)
+"""Distances from the middle plane, metres, between which the side teeth begin: a turned head with an open mouth shows
+the inner side of the far ones, a pale slab beside the tongue."""
 
 ENOUGH_TEETH = 60
 """Visible tooth pixels from which on their colour is trusted."""
@@ -84,7 +91,7 @@ def hidden_colors(points: PointCloud, hidden: np.ndarray, head: HeadModel) -> np
     normals = _normals(points, hidden, head)
     skin, lips = _skin_color(points, head), _lip_color(portrait)
     mouth = width_in_photo(portrait, head)
-    inward = np.clip((positions[:, 2] - mouth_centre(portrait.vertices, head)[2]) / MOUTH_DEPTH, 0, 1)[:, None]
+    inward = np.clip((positions[:, 2] - head.mouth_centre(portrait.vertices)[2]) / MOUTH_DEPTH, 0, 1)[:, None]
 
     colors = np.zeros((len(hidden), 3), np.float32)
     wet = 0.42 + 0.28 * np.exp(-inward[cavity] * MOUTH_DEPTH / INNER_LIP_WIDTH)
@@ -95,6 +102,11 @@ def hidden_colors(points: PointCloud, hidden: np.ndarray, head: HeadModel) -> np
     for row, widths in ((UPPER_TEETH, UPPER_TOOTH_WIDTHS), (LOWER_TEETH, LOWER_TOOTH_WIDTHS)):
         teeth = part == row
         colors[teeth] = _row_of_teeth(positions[teeth], row == UPPER_TEETH, widths, enamel, gum) * shade[teeth]
+        inner = ARCH_MIDDLE - positions[teeth][:, [0, 2]]
+        turned_in = (normals[teeth][:, [0, 2]] * inner).sum(1) / np.linalg.norm(inner, axis=1).clip(1e-6)
+        aside = (np.abs(positions[teeth][:, 0]) - SIDE_TEETH[0]) / (SIDE_TEETH[1] - SIDE_TEETH[0])
+        amount = (smoothstep(aside) * smoothstep(turned_in / TURNED_IN))[:, None]
+        colors[teeth] *= 1 - (1 - TONGUE_SIDE) * amount
     tongue = part == TONGUE
     upward = 0.5 + 0.5 * np.clip(-0.5 * normals[:, 1:2] - 0.7 * normals[:, 2:], 0, 1)
     colors[tongue] = (lips * [1, 0.8, 0.8] * upward * np.exp(-1.5 * inward))[tongue]

@@ -193,7 +193,7 @@ def unfolding(vertices: np.ndarray, head: HeadModel) -> np.ndarray:
     centres = vertices[head.faces].mean(1)
     eye_centres = np.array([vertices[head.part_vertices(part)].mean(0) for part in (LEFT_EYE, RIGHT_EYE)])
     near_eye = np.linalg.norm(centres[:, None] - eye_centres, axis=2).min(1) < 0.028
-    return near_eye | (np.linalg.norm((centres - mouth_centre(vertices, head)) * [0.8, 1.3, 1], axis=1) < 0.035)
+    return near_eye | head.around_mouth(centres, vertices)
 
 
 def stays_in_mouth(portrait: Portrait, head: HeadModel, faces: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
@@ -214,11 +214,6 @@ def stays_in_mouth(portrait: Portrait, head: HeadModel, faces: np.ndarray, baryc
         columns, rows = pixels[:, :2].astype(int).clip(0, size - 1).T
         keep &= lips[rows, columns] | (pixels[:, 2] > skin_depth[rows, columns] + HIDDEN_MARGIN)
     return keep
-
-
-def mouth_centre(vertices: np.ndarray, head: HeadModel) -> np.ndarray:
-    """Mean of the inner lip contour (3,) m."""
-    return head.landmarks_of(vertices)[list(INNER_LIP_RING)].mean(0)
 
 
 def sample_faces(

@@ -24,6 +24,9 @@ SKIN, LEFT_EYE, RIGHT_EYE, TONGUE, UPPER_TEETH, LOWER_TEETH = range(6)
 EAR_HEIGHTS, EAR_WIDTH = (-0.015, 0.06), 0.0725
 """The average head's skin between these heights (metres below the eyes), farther than this from the middle, is ear."""
 
+MOUTH_SHAPE, MOUTH_REACH = np.array([0.8, 1.3, 1]), 0.035
+"""Around the mouth is what lies nearer than this to its middle, metres; it is wider than high."""
+
 LIP_REACH = 0.015
 """Lips, and the skin that moves much as they do, lie so near to the lips' inner edges, metres."""
 
@@ -57,6 +60,14 @@ class HeadModel:
         """A per-vertex field (..., V, C) at the 478 landmarks (..., 478, C)."""
         corners = field[..., self.faces[self.landmark_faces], :]
         return (corners * self.landmark_barycentric[..., None]).sum(-2)
+
+    def mouth_centre(self, vertices: np.ndarray) -> np.ndarray:
+        """Mean of the inner lip contour (3,) m of a head's vertices (V, 3)."""
+        return self.landmarks_of(vertices)[list(INNER_LIP_RING)].mean(0)
+
+    def around_mouth(self, positions: np.ndarray, vertices: np.ndarray) -> np.ndarray:
+        """Mask (n,) of positions (n, 3) m around the mouth of a head with vertices (V, 3)."""
+        return np.linalg.norm((positions - self.mouth_centre(vertices)) * MOUTH_SHAPE, axis=1) < MOUTH_REACH
 
     def mirror_landmarks(self) -> np.ndarray:
         """For each of the 478 landmarks (478,) the one on the other side."""
