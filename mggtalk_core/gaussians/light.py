@@ -103,16 +103,6 @@ def fit_light(points: PointCloud, normals: np.ndarray, head: HeadModel) -> np.nd
     return light.astype(np.float32)
 
 
-def darkest_light(light: np.ndarray) -> np.ndarray:
-    """The least (3,) that light with coefficients (9, 3) is taken for."""
-    return (MIN_LIGHT * np.maximum(light[0], 1e-3)).astype(np.float32)
-
-
-def shade(normals: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """Light (N, 3) on surface with unit normals (N, 3)."""
-    return np.maximum(sh_basis(normals).astype(np.float32) @ light, darkest_light(light))
-
-
 def turned_light(light: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     """Coefficients (9, 3) with which a normal n is lit as `rotation @ n` is by `light`."""
     return _DIRECTIONS_PSEUDOINVERSE @ (sh_basis(_DIRECTIONS @ rotation.T) @ light)
@@ -137,8 +127,8 @@ class Relighter:
         self._mouth, self._skin, self._hair = mouth, skin, hair
         self._count = len(colors)
         self._light = light
-        self._floor = darkest_light(light)
-        at_rest = 1 / shade(normals, light)
+        self._floor = (MIN_LIGHT * np.maximum(light[0], 1e-3)).astype(np.float32)
+        at_rest = 1 / np.maximum(sh_basis(normals).astype(np.float32) @ light, self._floor)
         self._points = tuple(at_least_8(array) for array in (colors, normals, at_rest, pose_weight))
 
     @staticmethod

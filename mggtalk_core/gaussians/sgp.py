@@ -24,7 +24,7 @@ from .edge_colors import color_range, edge_tints
 from .head import GaussianHead, covars_from_axes
 from .hidden_colors import behind_ears, hidden_colors, under_dark_hair
 from .identity_encoder import encoder_input, sample_features
-from .light import fit_light, lit_normals, shade, surface_normals
+from .light import fit_light, lit_normals, surface_normals
 from .monochrome import in_the_photos_tint
 from .strands import with_strands
 from .turning_tone import of_points, turned_changes
@@ -109,8 +109,7 @@ def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> Gaussia
     """
     head = load_head_model()
     portrait, normals = visible.points.portrait, surface_normals(visible.points, head)
-    light = fit_light(visible.points, normals, head)
-    changes = turned_changes(visible.points, shade(lit_normals(visible.points, normals), light))
+    changes = turned_changes(visible.points, head)
     # What is hidden comes to be seen beside edges that have turned.
     as_turned = replace(portrait, image=(portrait.image + changes).clip(0, 1))
     points = prior_hidden_colors(replace(visible.points, portrait=as_turned))
@@ -139,7 +138,7 @@ def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> Gaussia
         origin=torch.from_numpy(points.origin),
         normals=torch.from_numpy(lit_normals(points, normals)),
         turned_changes=torch.from_numpy(of_points(points, changes)),
-        light=torch.from_numpy(light),
+        light=torch.from_numpy(fit_light(points, normals, head)),
         vertices=torch.from_numpy(portrait.vertices),
         triangles=torch.from_numpy(head.faces),
         expression_basis=torch.from_numpy(expression_basis),

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter, label
+from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, gaussian_filter, label
 from scipy.spatial.transform import Rotation
 
 from ..geometry.blocks import MAX_STEP
 from ..geometry.mask_distance import distance_within
 from ..geometry.pose_weights import smoothstep
+from ..headmodel.model import HeadModel
 from ..types import SOLID_ALPHA, SYMMETRIC, VISIBLE, PointCloud
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ EDGE_TONE, LOOK = 1 / 28, 1 / 28
 NO_HAIR = 1 / 100
 """Half the width of what is no hair, crop sides: the last pixels of a jaw do not look like skin either."""
 
+BESIDE_SKIN = 1 / 50
+"""Over such a distance from skin and ears, crop sides, changes begin: beside them pixels mix hair with skin."""
+
 JEWEL = 0.1
 """Area of what is no hair either, as a share of the largest connected one."""
 
@@ -37,55 +41,85 @@ SOME_ALPHA = 0.05
 CELLS = 128
 """Cells per side, about, in which colours are summed up."""
 
-RIDGE = 0.01
+FAR_INSIDE, OWN_RANGE = 0.1, (0.05, 0.95)
+"""How near to the edge, 0 to 1, hair has its own colours only; and quantiles of these that tones keep between."""
+
+RIDGE = 0.03
 """Variance of the nearness to the edge that is added to what is measured: in hair no wider than the edge little of its
 tone is known to come from there."""
 
 FACING = (0.03, 0.3)
 """Cosines that a surfel gains towards the camera between which its colour changes."""
 
-MIN_SHADE = 0.05
-"""Light, sRGB, at which colours are still divided by it."""
 
-
-def turned_changes(points: PointCloud, shade: np.ndarray) -> np.ndarray:
+def turned_changes(points: PointCloud, head: HeadModel) -> np.ndarray:
     """What the photo's colours gain (S, S, 3) where hair at the edge has turned to the camera.
 
-    `shade` (N, 3) is the light on the points. Around each place colour without light is fitted as a constant and a part
-    that grows towards the edge, which goes.
+    Around each place colour is fitted as a constant and a part that grows towards the edge, which goes. Light is left
+    out of it: fitted on skin, at the head's rim it is extrapolated, which made hair beside a face pale blue.
     """
     portrait = points.portrait
     size = len(portrait.image)
     rows, columns = points.pixels.clip(0).T
-    haired = _hair(portrait.alpha, points.depth_map.outline.bare)
-    hair = np.flatnonzero((points.origin == VISIBLE) & (points.pose_weight > 0.5) & haired[rows, columns])
+    bare, of_head = points.depth_map.outline.bare, (points.origin == VISIBLE) & (points.pose_weight > 0.5)
+    haired = _hair(portrait.alpha, bare)
+    hair = np.flatnonzero(of_head & haired[rows, columns])
+    ears = hair[_uncovered_ears(points, hair, head)]
+    hair, skin = np.setdiff1d(hair, ears), bare.copy()
+    skin[rows[ears], columns[ears]] = True
+    amount = smoothstep(distance_transform_edt(~skin) / (BESIDE_SKIN * size))
     rows, columns = rows[hair], columns[hair]
     solid = portrait.alpha > SOLID_ALPHA
     near = 1 - smoothstep(distance_within(solid)[rows, columns, None] / (EDGE_TONE * size))
-    light = shade[hair].clip(MIN_SHADE)
-    plain = points.colors[hair] / light
-    step = max(1, size // CELLS)
-    cells = -(-size // step)
-    where, known = rows // step * cells + columns // step, solid[rows, columns]
-
-    def around(values: np.ndarray) -> np.ndarray:
-        """Sums (n, k) of values (n, k) of the points that are known, around each."""
-        sums = [np.bincount(where[known], column, cells**2).reshape(cells, cells) for column in values[known].T]
-        return np.stack([gaussian_filter(one, LOOK * size / step).ravel()[where] for one in sums], 1)
-
-    sums = around(np.column_stack([np.ones(len(near)), near, near**2, plain, near * plain]))
-    mean_near, mean_square, mean, mean_product = np.split(sums[:, 1:] / sums[:, :1].clip(1e-9), (1, 2, 5), axis=1)
-    slope = (mean_product - mean_near * mean) / (mean_square - mean_near**2 + RIDGE)
-    inside = mean - slope * mean_near
-    texture = plain - inside - slope * near
+    colors = points.colors[hair]
+    inside, slope = _local_fit(colors, near, rows, columns, solid)
+    texture = colors - inside - slope * near
     # Of texture at the edge the brightness stays, not its tint.
     grey = texture.mean(1, keepdims=True) * inside / inside.mean(1, keepdims=True).clip(1e-3)
-    wanted = ((inside + texture + near * (grey - texture)) * light).clip(0, 1)
+    wanted = (inside + texture + near * (grey - texture)).clip(0, 1)
+    change = amount[rows, columns, None] * near * (wanted - colors)
     changes = np.zeros_like(portrait.image)
     for down, right in np.ndindex(MAX_STEP, MAX_STEP):  # all pixels of the blocks that points stand for
         covered = points.steps[hair] > max(down, right)
-        changes[rows[covered] + down, columns[covered] + right] = (near * (wanted - points.colors[hair]))[covered]
+        changes[rows[covered] + down, columns[covered] + right] = change[covered]
     return changes
+
+
+def _local_fit(
+    colors: np.ndarray, near: np.ndarray, rows: np.ndarray, columns: np.ndarray, known: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Constant (n, 3) and slope (n, 3) over `near` (n, 1) of colours (n, 3) around pixels at rows and columns (n,),
+    where these are `known` (S, S) bool."""
+    size = len(known)
+    step = max(1, size // CELLS)
+    cells = -(-size // step)
+    where, known = rows // step * cells + columns // step, known[rows, columns]
+
+    def around(values: np.ndarray) -> np.ndarray:
+        """Sums (n, k) of values (n, k) around each."""
+        sums = [np.bincount(where[known], column, cells**2).reshape(cells, cells) for column in values[known].T]
+        return np.stack([gaussian_filter(one, LOOK * size / step).ravel()[where] for one in sums], 1)
+
+    sums = around(np.column_stack([np.ones(len(near)), near, near**2, colors, near * colors]))
+    mean_near, mean_square, mean, mean_product = np.split(sums[:, 1:] / sums[:, :1].clip(1e-9), (1, 2, 5), axis=1)
+    slope = (mean_product - mean_near * mean) / (mean_square - mean_near**2 + RIDGE)
+    constant, far_inside = mean - slope * mean_near, colors[near[:, 0] < FAR_INSIDE]
+    if len(far_inside):
+        constant = constant.clip(*np.quantile(far_inside, OWN_RANGE, axis=0))
+    return constant, slope
+
+
+def _uncovered_ears(points: PointCloud, hair: np.ndarray, head: HeadModel) -> np.ndarray:
+    """Mask (n,) of some points, n indices, that are on an ear and look like the face rather than like hair."""
+    on_ear = head.ears[head.faces[points.faces[hair]]].any(1)
+    face = (points.origin == VISIBLE) & (points.expression_weight > 0.99) & head.outer_skin[points.faces]
+    if not on_ear.any() or on_ear.all() or not face.any():
+        return on_ear
+    colors = points.colors[hair]
+    from_face, from_hair = (
+        np.linalg.norm(colors - np.median(some, axis=0), axis=1) for some in (points.colors[face], colors[~on_ear])
+    )
+    return on_ear & (from_face < from_hair)
 
 
 def _hair(alpha: np.ndarray, bare: np.ndarray) -> np.ndarray:
