@@ -96,7 +96,9 @@ def output_file(host, run, suffix):
 
 def executed(run, prompt):
     """Types of the nodes that really ran."""
-    ran = [event["data"]["node"] for event in run.of("executing") if event["data"].get("node")]
+    # To a client that comes back at once ComfyUI names the node it ran last, without its prompt.
+    own = [event["data"] for event in run.of("executing") if event["data"].get("prompt_id") == run.prompt_id]
+    ran = [data["node"] for data in own if data.get("node")]
     return {prompt[node]["class_type"] for node in ran}
 
 
