@@ -27,7 +27,7 @@ from .identity_encoder import encoder_input, sample_features
 from .light import fit_light, lit_normals, surface_normals
 from .monochrome import in_the_photos_tint
 from .strands import with_strands
-from .turning_tone import of_points, turned_changes
+from .turning_tone import as_turned, of_points, turned_changes
 
 SHARPENING_ITERATIONS = 8
 
@@ -110,13 +110,12 @@ def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> Gaussia
     head = load_head_model()
     portrait, normals = visible.points.portrait, surface_normals(visible.points, head)
     changes = turned_changes(visible.points, head)
-    # What is hidden comes to be seen beside edges that have turned.
-    as_turned = replace(portrait, image=(portrait.image + changes).clip(0, 1))
-    points = prior_hidden_colors(replace(visible.points, portrait=as_turned))
+    points = prior_hidden_colors(as_turned(visible.points, changes))
     if model.sym_gaussian_decoder is not None:
         points = _decode_hidden(model, points, normals, head)
     points = replace(points, colors=behind_ears(points, head))
     points = with_strands(replace(points, colors=under_dark_hair(points, head)), head)
+    points = replace(points, portrait=portrait)
     normals = surface_normals(points, head)
     if model.mouth_tone is not None:
         points = _toned_mouth(model, points, head)

@@ -7,7 +7,7 @@ blue wall, a glow in the middle of the head.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -130,6 +130,15 @@ def _hair(alpha: np.ndarray, bare: np.ndarray) -> np.ndarray:
     area = np.bincount(part.ravel())
     area[0] = 0
     return (area >= max(JEWEL * area.max(), 1))[part]
+
+
+def as_turned(points: PointCloud, changes: np.ndarray) -> PointCloud:
+    """The cloud with a photo that is changed like this (S, S, 3).
+
+    Hidden surface comes to be seen beside edges that have turned, and takes its colours from them.
+    """
+    image = (points.portrait.image + changes).clip(0, 1)
+    return replace(points, portrait=replace(points.portrait, image=image))
 
 
 def of_points(points: PointCloud, changes: np.ndarray) -> np.ndarray:

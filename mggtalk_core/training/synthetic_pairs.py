@@ -22,6 +22,7 @@ from ..gaussians.decoders import hidden_inputs
 from ..gaussians.identity_encoder import encoder_input
 from ..gaussians.light import surface_normals
 from ..gaussians.sgp import VisibleGaussians, predict_visible, prior_hidden_colors
+from ..gaussians.turning_tone import as_turned, turned_changes
 from ..geometry.dsgr import build_points, estimate_depth
 from ..geometry.projection import PORTRAIT_FOCAL, project, to_camera
 from ..geometry.refine import REFINE_SIZE, GeoRefineUNet, refine_depth, refine_inputs
@@ -230,14 +231,14 @@ def make_color_sample(
     if refine:
         depth_map = refine_depth(refine, portrait, depth_map)
     visible: VisibleGaussians = predict_visible(MGGTalkModel(), build_points(portrait, depth_map))
-    points = prior_hidden_colors(visible.points)
+    points = prior_hidden_colors(as_turned(visible.points, turned_changes(visible.points, head)))
     normals = surface_normals(points, head)
     hidden = np.flatnonzero(is_hidden(points) & head.outer_skin[points.faces])
     hidden = rng.choice(hidden, KEPT_POINTS, replace=False)
     inputs = hidden_inputs(points, hidden, normals, head)
     colors, weights, floating = true_colors(points, hidden, normals, photo.scene, wardrobe, photo.scale, rng)
     encoder = encoder_input(
-        torch.from_numpy(portrait.image), torch.from_numpy(portrait.alpha), torch.from_numpy(depth_map.normals)
+        torch.from_numpy(points.portrait.image), torch.from_numpy(portrait.alpha), torch.from_numpy(depth_map.normals)
     )
     return {
         "head_map": inputs.head_map[0].numpy().astype(np.float16),
