@@ -102,11 +102,7 @@ def hidden_colors(points: PointCloud, hidden: np.ndarray, head: HeadModel) -> np
     for row, widths in ((UPPER_TEETH, UPPER_TOOTH_WIDTHS), (LOWER_TEETH, LOWER_TOOTH_WIDTHS)):
         teeth = part == row
         colors[teeth] = _row_of_teeth(positions[teeth], row == UPPER_TEETH, widths, enamel, gum) * shade[teeth]
-        inner = ARCH_MIDDLE - positions[teeth][:, [0, 2]]
-        turned_in = (normals[teeth][:, [0, 2]] * inner).sum(1) / np.linalg.norm(inner, axis=1).clip(1e-6)
-        aside = (np.abs(positions[teeth][:, 0]) - SIDE_TEETH[0]) / (SIDE_TEETH[1] - SIDE_TEETH[0])
-        amount = (smoothstep(aside) * smoothstep(turned_in / TURNED_IN))[:, None]
-        colors[teeth] *= 1 - (1 - TONGUE_SIDE) * amount
+        colors[teeth] *= 1 - (1 - TONGUE_SIDE) * _on_tongues_side(positions[teeth], normals[teeth])
     tongue = part == TONGUE
     upward = 0.5 + 0.5 * np.clip(-0.5 * normals[:, 1:2] - 0.7 * normals[:, 2:], 0, 1)
     colors[tongue] = (lips * [1, 0.8, 0.8] * upward * np.exp(-1.5 * inward))[tongue]
@@ -163,6 +159,15 @@ def under_dark_hair(points: PointCloud, head: HeadModel) -> np.ndarray:
     darker = np.minimum(highest / colors[hidden].mean(1).clip(1e-3), 1)
     colors[hidden] *= (1 - scalp * (1 - darker))[:, None].astype(np.float32)
     return colors
+
+
+def _on_tongues_side(positions: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """How much (n, 1), 0..1, teeth at canonical positions (n, 3) m, unit normals (n, 3), are side teeth that show their
+    inner side."""
+    inner = ARCH_MIDDLE - positions[:, [0, 2]]
+    turned_in = (normals[:, [0, 2]] * inner).sum(1) / np.linalg.norm(inner, axis=1).clip(1e-6)
+    aside = (np.abs(positions[:, 0]) - SIDE_TEETH[0]) / (SIDE_TEETH[1] - SIDE_TEETH[0])
+    return (smoothstep(aside) * smoothstep(turned_in / TURNED_IN))[:, None]
 
 
 def _row_of_teeth(
