@@ -58,10 +58,6 @@ class Residual:
         """The same in main memory."""
         return Residual(self.color.cpu(), self.opacity.cpu(), self.log_scale.cpu())
 
-    def where(self, chosen: torch.Tensor) -> Residual:
-        """The same at the points of a mask (n,), and nothing elsewhere."""
-        return Residual(self.color * chosen[:, None], self.opacity * chosen, self.log_scale * chosen[:, None])
-
 
 class _PointDecoder(nn.Module):
     """MLP over point features, identity features and the person's code."""

@@ -162,8 +162,9 @@ def _warnings_of(metadata: dict[str, str]) -> tuple[str, ...]:
 
 def covars_from_axes(axes: np.ndarray) -> np.ndarray:
     """Covariances (N, 6) xx, xy, xz, yy, yz, zz of surfels with half axes (N, 3, 3) in rows."""
-    matrix = np.einsum("nka,nkb->nab", axes, axes)
-    return matrix[:, (0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2)].astype(np.float32)
+    pairs = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+    products = [sum(axes[:, axis, a] * axes[:, axis, b] for axis in range(3)) for a, b in pairs]
+    return np.stack(products, 1).astype(np.float32)
 
 
 def covar_matrices(covars: torch.Tensor) -> torch.Tensor:

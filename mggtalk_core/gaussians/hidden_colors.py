@@ -7,7 +7,7 @@ from scipy.ndimage import binary_erosion
 
 from ..geometry.binding import polygon_mask
 from ..geometry.blocks import block_means
-from ..geometry.mesh_raster import vertex_normals
+from ..geometry.mesh_raster import at_points, vertex_normals
 from ..geometry.pose_weights import smoothstep
 from ..geometry.scalp import outline_pixels
 from ..geometry.search_tree import search_tree
@@ -200,7 +200,7 @@ def _enamel_color(points: PointCloud, head: HeadModel, skin: np.ndarray, mouth: 
 def _normals(points: PointCloud, chosen: np.ndarray, head: HeadModel) -> np.ndarray:
     """Outward unit normals (n, 3) of the head model where points are bound, canonical frame."""
     normals = vertex_normals(points.portrait.vertices, head.faces)
-    return (normals[head.faces[points.faces[chosen]]] * points.barycentric[chosen][..., None]).sum(1)
+    return at_points(normals, head.faces[points.faces[chosen]], points.barycentric[chosen])
 
 
 def _skin_color(points: PointCloud, head: HeadModel) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ..geometry.mesh_raster import vertex_normals
+from ..geometry.mesh_raster import at_points, vertex_normals
 from ..headmodel.model import SKIN, HeadModel
 from ..types import INTERIOR, VISIBLE, PointCloud
 from .frame_kernels import at_least_8, relight_points
@@ -33,6 +33,9 @@ def sh_basis(normals: np.ndarray) -> np.ndarray:
 
 FRONT_HEIGHT, FRONT_DEPTH = 0.13, 0.06
 """Skin above this y and before this z, metres, shows the light: below the chin lies shadow, behind the ears hair."""
+
+ENOUGH_SKIN = 20_000
+"""Of more points than this every second, third, ... is asked."""
 
 PRIOR_SHARE = 0.15
 """Weight of the assumption that unseen directions are lit like the mean, relative to all that is seen."""
@@ -61,8 +64,8 @@ def surface_normals(points: PointCloud, head: HeadModel) -> np.ndarray:
     """Outward unit normals (N, 3), canonical: of the surfel where it came from pixels, else of the head model."""
     normals = -points.axes[:, 2]
     inside = points.origin == INTERIOR
-    on_mesh = vertex_normals(points.portrait.vertices, head.faces)[head.faces[points.faces[inside]]]
-    normals[inside] = (on_mesh * points.barycentric[inside][..., None]).sum(1)
+    of_vertices = vertex_normals(points.portrait.vertices, head.faces)
+    normals[inside] = at_points(of_vertices, head.faces[points.faces[inside]], points.barycentric[inside])
     return (normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12)).astype(np.float32)
 
 
@@ -86,8 +89,10 @@ def fit_light(points: PointCloud, normals: np.ndarray, head: HeadModel) -> np.nd
     position = points.positions
     skin = (points.origin == VISIBLE) & (points.expression_weight > 0.99) & (head.parts[points.faces] == SKIN)
     skin &= (position[:, 1] < FRONT_HEIGHT) & (position[:, 2] < FRONT_DEPTH)
-    if skin.sum() < 100:
+    skin = np.flatnonzero(skin)
+    if len(skin) < 100:
         return np.concatenate([np.full((1, 3), 0.5), np.zeros((SH_TERMS - 1, 3))]).astype(np.float32)
+    skin = skin[:: -(-len(skin) // ENOUGH_SKIN)]
     basis, colors = sh_basis(normals[skin].astype(np.float64)), points.colors[skin].astype(np.float64)
     unseen, mean = sh_basis(_DIRECTIONS), np.median(colors, axis=0)
     ridge = np.diag(np.r_[0, 0, 0, 0, np.full(5, QUADRATIC_RIDGE * len(basis))])

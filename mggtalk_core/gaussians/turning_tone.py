@@ -64,8 +64,8 @@ def turned_changes(points: PointCloud, head: HeadModel) -> np.ndarray:
     bare, of_head = points.depth_map.outline.bare, (points.origin == VISIBLE) & (points.pose_weight > 0.5)
     haired = _hair(portrait.alpha, bare)
     hair = np.flatnonzero(of_head & haired[rows, columns])
-    ears = hair[_uncovered_ears(points, hair, head)]
-    hair, skin = np.setdiff1d(hair, ears), bare.copy()
+    on_ears = _uncovered_ears(points, hair, head)
+    ears, hair, skin = hair[on_ears], hair[~on_ears], bare.copy()
     skin[rows[ears], columns[ears]] = True
     amount = smoothstep(distance_transform_edt(~skin) / (BESIDE_SKIN * size))
     rows, columns = rows[hair], columns[hair]

@@ -22,7 +22,7 @@ from ..headmodel.model import LOWER_TEETH, UPPER_TEETH, HeadModel, load_head_mod
 from ..types import DepthMap, Portrait
 from .binding import bind_pixels, polygon_mask
 from .mask_distance import distance_within
-from .mesh_raster import rasterize_mesh, vertex_normals
+from .mesh_raster import at_points, rasterize_mesh, vertex_normals
 from .projection import project, to_camera, unproject
 from .scalp import SILHOUETTE_DEPTH, hair_outline
 
@@ -81,7 +81,7 @@ def head_prior_depth(portrait: Portrait) -> DepthMap:
 
     normals = vertex_normals(to_camera(portrait.vertices, portrait.camera), head.faces)
     facing = np.zeros((size, size), np.float32)
-    facing[on_model] = -(normals[head.faces[face[on_model]]] * barycentric[on_model][..., None]).sum(1)[:, 2]
+    facing[on_model] = -at_points(normals[:, 2], head.faces[face[on_model]], barycentric[on_model])
     known = on_model & person & (facing > GRAZING) & binary_erosion(on_model, np.ones((5, 5)))
     elsewhere = known & ~face_area
     known[elsewhere] = _bare_neck(portrait, head, face[elsewhere], barycentric[elsewhere])
@@ -204,7 +204,7 @@ def _bare_neck(portrait: Portrait, head: HeadModel, face: np.ndarray, barycentri
 
     Ears, scalp and the sides of the neck may lie under hair, a scarf or a collar, whose depth is another.
     """
-    position = (portrait.vertices[head.faces[face]] * barycentric[..., None]).sum(1)
+    position = at_points(portrait.vertices, head.faces[face], barycentric)
     chin_height = head.landmarks_of(portrait.vertices)[152, 1]
     return (np.abs(position[:, 0]) < NECK_HALF_WIDTH) & (position[:, 1] > chin_height)
 

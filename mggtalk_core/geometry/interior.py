@@ -12,7 +12,7 @@ from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UP
 from ..types import INTERIOR, DepthMap, PointCloud, Portrait
 from .binding import polygon_mask
 from .mask_distance import distance_within
-from .mesh_raster import rasterize_mesh, vertex_normals
+from .mesh_raster import at_points, rasterize_mesh, vertex_normals
 from .pose_weights import head_pose_weight, shoulder_tops
 from .projection import project, to_camera, to_canonical
 from .scalp import SPLAT_RADIUS, hair_thickness
@@ -210,7 +210,7 @@ def stays_in_mouth(portrait: Portrait, head: HeadModel, faces: np.ndarray, baryc
         vertices = project(to_camera(portrait.vertices + change, camera), camera)
         skin_depth, _, _ = rasterize_mesh(vertices, outside, size, size)
         lips = polygon_mask(head.landmarks_of(vertices)[list(INNER_LIP_RING), :2], size)
-        pixels = (vertices[head.faces[faces]] * barycentric[..., None]).sum(1)
+        pixels = at_points(vertices, head.faces[faces], barycentric)
         columns, rows = pixels[:, :2].astype(int).clip(0, size - 1).T
         keep &= lips[rows, columns] | (pixels[:, 2] > skin_depth[rows, columns] + HIDDEN_MARGIN)
     return keep

@@ -54,6 +54,14 @@ def rasterize_mesh(
     return depth, face, barycentric
 
 
+def at_points(of_vertices: np.ndarray, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Values (N, C) or (N,), those of a mesh's vertices being (V, C) or (V,), at points in its triangles.
+
+    `corners` (N, 3) are the triangles' vertices, `weights` (N, 3) the points' barycentric coordinates.
+    """
+    return np.einsum("nk...,nk->n...", of_vertices[corners], weights)
+
+
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Unit area-weighted vertex normals (V, 3) of a mesh (V, 3), (F, 3)."""
     corners = vertices[faces]

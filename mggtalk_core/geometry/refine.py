@@ -77,7 +77,7 @@ def refine_inputs(portrait: Portrait, depth_map: DepthMap) -> torch.Tensor:
         np.minimum(depth_map.distance / size * 8, 2) * mask,
         mask,
     ]
-    stacked = torch.from_numpy(np.stack(layers).astype(np.float32))[None]
+    stacked = torch.from_numpy(np.stack([layer.astype(np.float32) for layer in layers]))[None]
     shrunk = nn.functional.interpolate(stacked, (REFINE_SIZE, REFINE_SIZE), mode="area")
     # Averages over the person's own pixels: at the outline depth must not be mixed with "nothing".
     share = shrunk[:, -1:].clamp_min(1e-3)

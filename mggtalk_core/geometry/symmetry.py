@@ -10,7 +10,7 @@ from scipy.ndimage import maximum_filter
 from ..headmodel.arkit import ARKIT_INDEX
 from ..headmodel.model import HeadModel
 from ..types import SUBSTITUTE, SYMMETRIC, VISIBLE, DepthMap, PointCloud, Portrait
-from .mesh_raster import vertex_normals
+from .mesh_raster import at_points, vertex_normals
 from .pose_weights import head_pose_weight, shoulder_tops
 from .projection import project, to_camera
 from .scalp import onto_scalp
@@ -60,8 +60,8 @@ def mirror_points(points: PointCloud, head: HeadModel) -> PointCloud:
     vertices = points.portrait.vertices
     mirrored_corners = head.mirror_vertices[corners]
     mirrored_faces = head.mirror_faces[points.faces]
-    anchor = (vertices[corners] * points.barycentric[..., None]).sum(1)
-    mirrored_anchor = (vertices[mirrored_corners] * points.barycentric[..., None]).sum(1)
+    anchor = at_points(vertices, corners, points.barycentric)
+    mirrored_anchor = at_points(vertices, mirrored_corners, points.barycentric)
     # The mirror triangle lists its corners in another order: move the barycentric weights along.
     same_corner = head.faces[mirrored_faces][:, :, None] == mirrored_corners[:, None, :]
     return replace(
@@ -69,7 +69,7 @@ def mirror_points(points: PointCloud, head: HeadModel) -> PointCloud:
         positions=(mirrored_anchor + (points.positions - anchor) * FLIP).astype(np.float32),
         axes=points.axes * FLIP,
         faces=mirrored_faces,
-        barycentric=(same_corner * points.barycentric[:, None, :]).sum(2).astype(np.float32),
+        barycentric=np.einsum("nij,nj->ni", same_corner, points.barycentric).astype(np.float32),
         origin=np.full(len(points), SYMMETRIC, np.uint8),
     )
 
@@ -100,11 +100,11 @@ def symmetric_points(points: PointCloud, head: HeadModel, *, voxel_filter: bool 
     mirrored = mirror_points(select(points, moving & has_mirror & (points.origin == VISIBLE)), head)
     portrait, depth_map = points.portrait, points.depth_map
     chin_height = float(head.landmarks_of(portrait.vertices)[152, 1])
-    there = head_pose_weight(mirrored.positions, chin_height, shoulder_tops(portrait, chin_height))
-    mirrored = select(mirrored, there > MIN_POSE_WEIGHT)  # long hair or a hand on one side, a shoulder on the other
     pixel = np.nanmedian(depth_map.depth) / portrait.camera.K[0, 0]
-    mirrored = select(mirrored, in_free_space(mirrored.positions, portrait, depth_map, 1.5 * pixel))
-    mirrored = select(mirrored, ~_behind_lips(mirrored, head))
+    free = in_free_space(mirrored.positions, portrait, depth_map, 1.5 * pixel) & ~_behind_lips(mirrored, head)
+    # Long hair or a hand on one side is a shoulder on the other.
+    there = head_pose_weight(mirrored.positions, chin_height, shoulder_tops(portrait, chin_height))
+    mirrored = select(mirrored, free & (there > MIN_POSE_WEIGHT))
     laid = onto_scalp(mirrored.positions, portrait, depth_map.outline, head)
     mirrored = replace(mirrored, positions=laid)
     margin = 1.5 * pixel + _jaw_travel(mirrored, points, head)
@@ -141,13 +141,13 @@ def _jaw_travel(mirrored: PointCloud, points: PointCloud, head: HeadModel) -> np
     length = np.linalg.norm(head.expression_basis[ARKIT_INDEX["jawOpen"]], axis=1)
 
     def travel(cloud: PointCloud) -> np.ndarray:
-        return (length[head.faces[cloud.faces]] * cloud.barycentric).sum(1) * cloud.expression_weight
+        return at_points(length, head.faces[cloud.faces], cloud.barycentric) * cloud.expression_weight
 
     camera = points.portrait.camera
     in_picture = project(to_camera(mirrored.positions, camera), camera)[:, :2]
     seen = np.flatnonzero(points.origin == VISIBLE)
     _, nearest = search_tree(points.pixels[seen, ::-1] + 0.5).query(in_picture, workers=-1)
-    return np.maximum(travel(mirrored) - travel(select(points, seen))[nearest], 0)
+    return np.maximum(travel(mirrored) - travel(points)[seen][nearest], 0)
 
 
 def _yaw(portrait: Portrait) -> float:
@@ -182,9 +182,9 @@ def with_substitutes(points: PointCloud, head: HeadModel) -> tuple[PointCloud, P
     rows, columns = points.pixels.T
     on_face, off_face = points.depth_map.on_head[rows, columns], points.depth_map.distance[rows, columns]
     moving = (points.pose_weight > MIN_POSE_WEIGHT) & (head.mirror_faces[points.faces] >= 0)
-    seen_at = (cosine[head.faces[points.faces]] * points.barycentric).sum(1)
+    seen_at = at_points(cosine, head.faces[points.faces], points.barycentric)
     images = mirror_points(select(points, moving & on_face & (seen_at > FACING)), head)
-    images = select(images, (cosine[head.faces[images.faces]] * images.barycentric).sum(1) < OBLIQUE)
+    images = select(images, at_points(cosine, head.faces[images.faces], images.barycentric) < OBLIQUE)
     size = len(points.portrait.alpha)
     oblique = np.flatnonzero(moving & (off_face < RIM * size) & (seen_at < OBLIQUE))
     reach = SUBSTITUTE_REACH * size * np.nanmedian(points.depth_map.depth) / points.portrait.camera.K[0, 0]

@@ -16,8 +16,8 @@ RADIUS = 3  # patches of 7 x 7 pixels
 COARSEST, FINEST = 64, 256
 """Sides of the pyramid's levels; above the finest, its matches are copied at full resolution."""
 
-ROUNDS = 3
-"""Matching and voting per level."""
+ROUNDS, SWEEPS = 3, 2
+"""Matching and voting per level, and how often matches spread through the picture in one matching."""
 
 CONFIDENCE_DECAY = 1.3
 """A hole pixel counts this many times less per pixel from the known: structure grows from the border inward."""
@@ -31,7 +31,6 @@ def complete(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
     size = image.shape[0]
     if not hole.any():
         return image
-    filled = fill_smoothly(image, ~hole)
     sides = [COARSEST]
     while sides[-1] < min(FINEST, size):
         sides.append(min(2 * sides[-1], FINEST, size))
@@ -43,16 +42,19 @@ def complete(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
         if sources.sum() < 64:
             continue
         targets = binary_dilation(level_hole, np.ones((2 * RADIUS + 1,) * 2))
-        guess = _resized(filled, side) if matches is None else _upscaled_vote(level, level_hole, matches, side)
+        if matches is None:
+            guess = fill_smoothly(level, ~level_hole)
+        else:
+            guess = _upscaled_vote(level, level_hole, matches, side)
         level = np.ascontiguousarray(np.where(level_hole[..., None], guess, level), np.float32)
-        matches = _initial_matches(matches, sources, side)
+        matches = _initial_matches(matches, sources, targets)
         confidence = _confidence(level_hole)
         for round_ in range(ROUNDS):
             cost = np.empty((side, side), np.float32)
             _match(level, confidence, sources, targets, matches, cost, round_)
             _vote(level, confidence, level_hole, targets, matches)
     if matches is None:
-        return filled
+        return fill_smoothly(image, ~hole)
     if size > matches.shape[0]:
         level = _upscaled_vote(image, hole, matches, size)
     return np.where(hole[..., None], level, image).astype(np.float32)
@@ -97,18 +99,19 @@ def _confidence(hole: np.ndarray) -> np.ndarray:
     return np.power(CONFIDENCE_DECAY, -distance_transform_edt(hole)).clip(1e-4).astype(np.float32)
 
 
-def _initial_matches(previous: np.ndarray | None, sources: np.ndarray, side: int) -> np.ndarray:
-    """Matches (side, side, 2) row, column: the coarser level's, doubled; any source where those are not one."""
-    rows, columns = np.nonzero(sources)
-    pick = np.random.default_rng(side).integers(len(rows), size=(side, side))
-    matches = np.stack([rows[pick], columns[pick]], -1).astype(np.int32)
+def _initial_matches(previous: np.ndarray | None, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Matches (side, side, 2) row, column of targets: the coarser level's, doubled; where that is none, any source."""
+    side = len(sources)
+    known, at = np.argwhere(sources), np.argwhere(targets)
+    found = known[np.random.default_rng(side).integers(len(known), size=len(at))]
     if previous is not None:
-        coarse = np.arange(side) * previous.shape[0] // side
-        offset = previous[coarse][:, coarse] - np.stack(np.meshgrid(coarse, coarse, indexing="ij"), -1)
-        here = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), -1)
-        scaled = np.round(here + offset * side / previous.shape[0]).astype(np.int32).clip(0, side - 1)
-        valid = sources[scaled[..., 0], scaled[..., 1]]
-        matches[valid] = scaled[valid]
+        coarse = at * len(previous) // side
+        offset = previous[coarse[:, 0], coarse[:, 1]] - coarse
+        scaled = np.round(at + offset * (side / len(previous))).astype(int).clip(0, side - 1)
+        valid = sources[scaled[:, 0], scaled[:, 1]]
+        found[valid] = scaled[valid]
+    matches = np.zeros((side, side, 2), np.int32)
+    matches[targets] = found
     return matches
 
 
@@ -117,7 +120,7 @@ def _upscaled_vote(image: np.ndarray, hole: np.ndarray, matches: np.ndarray, sid
     sources = binary_erosion(~hole, np.ones((2 * RADIUS + 1,) * 2), border_value=0)
     targets = binary_dilation(hole, np.ones((2 * RADIUS + 1,) * 2))
     level = np.ascontiguousarray(image, np.float32).copy()
-    _vote(level, _confidence(hole), hole, targets, _initial_matches(matches, sources, side))
+    _vote(level, _confidence(hole), hole, targets, _initial_matches(matches, sources, targets))
     return level
 
 
@@ -153,7 +156,7 @@ def _match(image, confidence, sources, targets, matches, cost, seed):
                 cost[row, column] = _distance(
                     image, confidence, row, column, matches[row, column, 0], matches[row, column, 1], np.float32(1e30)
                 )
-    for sweep in range(4):
+    for sweep in range(SWEEPS):
         step = 1 if sweep % 2 == 0 else -1
         for i in range(side):
             row = i if step == 1 else side - 1 - i
