@@ -19,6 +19,7 @@ from .background import begin_removing_person
 from .crop import crop_box_inside, cut_square
 from .ears import with_ears
 from .lip_contour import refine_lip_contour
+from .loose_hair import with_loose_hair
 from .matting import matte
 from .parsing import SEEN_FACE, coarse_person_mask, face_share, one_person, refine_edges, with_face, without_veils
 from .tracking import FaceTracker, TrackedFace, search_faces, search_small_faces
@@ -113,7 +114,7 @@ def analyze_portrait(
     alpha = refine_edges(image, mask)
     if matting is not None:
         alpha = matte(matting, image, mask, alpha)
-    alpha = without_veils(one_person(alpha, face.landmarks))
+    alpha = with_loose_hair(image, without_veils(one_person(alpha, face.landmarks)))
     return Portrait(
         image=image,
         photo=photo,

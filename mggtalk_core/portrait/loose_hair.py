@@ -1,0 +1,108 @@
+"""Loose hair and jewels before a plain wall that the segmenter misses: not the wall, and hanging on the person."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.ndimage import binary_dilation, binary_erosion, binary_opening, gaussian_filter, label
+from torch.nn.functional import interpolate
+
+from ..types import SOLID_ALPHA
+
+PERSON_ALPHA = 0.05
+"""Mask value from which on a pixel is the person's already."""
+
+REACH, MARGIN = 1 / 10, 1 / 64
+"""How far from the person loose hair may reach, and how near the wall is not asked for its colour; crop sides."""
+
+WALL_BLUR, HAIR_BLUR = 1 / 24, 1 / 20
+"""Widths, crop sides, over which a wall's colour and the hair's are the same."""
+
+WALL_ROUNDS = 4
+"""Fits of the wall's colour, each trusting what differs from the last one's less."""
+
+PLAIN = 0.04
+"""Spread of colour, sRGB 0..1, up to which a wall is plain: bricks are not."""
+
+UNLIKE_WALL = (3.5, 0.045)
+"""What differs from the wall by so many times its spread, and at least so much, is something else."""
+
+THIN, RIM = 1 / 40, 1 / 100
+"""Half the width, crop sides, up to which such a thing is hair or jewel, and how far from the person it must get."""
+
+GAP = 2
+"""Pixels that may lie between parts of one lock."""
+
+LEAST_CONTRAST = 0.15
+"""Contrast between hair and wall that a pixel's share is measured by, at least."""
+
+COARSE = 128
+"""Side, pixels, of the pictures that walls and hair are smoothed on."""
+
+
+def with_loose_hair(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """A person's mask (S, S) 0..1 with thin things in the image (S, S, 3) that stand out from a plain wall beside it.
+
+    On the wall they would stay behind as the head turns.
+    """
+    size = len(alpha)
+    step = max(1, size // COARSE)
+    person = alpha > PERSON_ALPHA
+    wall_seen = ~binary_dilation(person, iterations=round(MARGIN * size))
+    small = image[::step, ::step]
+    wall, spread = _wall(small, wall_seen[::step, ::step])
+    solid = binary_erosion(alpha > SOLID_ALPHA, iterations=max(1, size // 100), border_value=1)
+    hair, _ = _around(small, solid[::step, ::step], HAIR_BLUR * len(small))
+    contrast = np.linalg.norm(hair - wall, axis=2).clip(LEAST_CONTRAST)
+    wall, spread, contrast = (_enlarged(smooth, step, size) for smooth in (wall, spread, contrast))
+    difference = np.linalg.norm(image - wall, axis=2)
+    times, least = UNLIKE_WALL
+    other = ~person & (spread < PLAIN) & (difference > np.maximum(times * spread, least))
+    half = max(1, round(THIN * size))
+    thin = other & ~binary_dilation(binary_opening(other, iterations=half), iterations=half + 1)
+    locks = _hanging_on(person, thin)
+    return np.where(locks, np.maximum(alpha, (difference / contrast).clip(0, 1)), alpha).astype(np.float32)
+
+
+def _hanging_on(person: np.ndarray, thin: np.ndarray) -> np.ndarray:
+    """Of thin things (S, S) bool those that hang on the person (S, S) bool and end nearby: a pole on the wall goes on.
+
+    Those that stay beside the outline are its own soft edge.
+    """
+    size = len(person)
+    rim = binary_dilation(person, iterations=round(RIM * size))
+    beyond = thin & ~rim
+    grown = binary_dilation(beyond, iterations=GAP + 1)
+    pieces, count = label(grown)
+    fits = np.zeros(count + 1, bool)
+    fits[np.unique(pieces[grown & rim])] = True
+    nearby = binary_dilation(person, iterations=round(REACH * size))
+    nearby[[0, -1]] = nearby[:, [0, -1]] = False
+    fits[np.unique(pieces[grown & ~nearby])] = False
+    fits[0] = False
+    return thin & binary_dilation(grown & fits[pieces], iterations=round(RIM * size))
+
+
+def _wall(image: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A wall's smooth colour (s, s, 3) and spread (s, s) around it where pixels (s, s) bool show it; else large."""
+    sigma, weight = WALL_BLUR * len(image), seen.astype(np.float32)
+    for _ in range(WALL_ROUNDS):
+        wall, total = _around(image, weight, sigma)
+        difference = np.linalg.norm(image - wall, axis=2)
+        spread = np.sqrt(_around(difference[..., None] ** 2, weight, sigma)[0][..., 0]) + 0.004
+        weight = seen * np.exp(-((difference / (2 * spread)) ** 2))
+    return wall, np.where(total > 1e-3, spread, 1.0)
+
+
+def _around(values: np.ndarray, weight: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted means (s, s, C) of values (s, s, C) around each pixel, and the mean weight (s, s) there."""
+    total = gaussian_filter(weight.astype(np.float32), sigma, mode="nearest")
+    sums = [gaussian_filter(weight * channel, sigma, mode="nearest") for channel in np.moveaxis(values, 2, 0)]
+    return np.stack(sums, 2) / np.maximum(total, 1e-6)[..., None], total
+
+
+def _enlarged(smooth: np.ndarray, step: int, size: int) -> np.ndarray:
+    """A smooth picture (s, s) or (s, s, C), every so manieth pixel of one of side `size`, as that."""
+    planes = torch.from_numpy(np.ascontiguousarray(smooth, np.float32)).reshape(1, *smooth.shape[:2], -1)
+    grown = interpolate(planes.permute(0, 3, 1, 2), scale_factor=step, mode="bilinear")[0].permute(1, 2, 0).numpy()
+    return grown[:size, :size].reshape(size, size, *smooth.shape[2:])
