@@ -24,8 +24,9 @@ WALL_ROUNDS = 4
 PLAIN = 0.04
 """Spread of colour, sRGB 0..1, up to which a wall is plain: bricks are not."""
 
-UNLIKE_WALL = (3.5, 0.045)
-"""What differs from the wall by so many times its spread, and at least so much, is something else."""
+UNLIKE_WALL, GOES_ON = (3.5, 0.045), 0.5
+"""What differs from the wall by so many times its spread, and at least so much, is something else; it ends where the
+difference is less than this share of that."""
 
 THIN, RIM = 1 / 40, 1 / 100
 """Half the width, crop sides, up to which such a thing is hair or jewel, and how far from the person it must get."""
@@ -57,28 +58,33 @@ def with_loose_hair(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     wall, spread, contrast = (_enlarged(smooth, step, size) for smooth in (wall, spread, contrast))
     difference = np.linalg.norm(image - wall, axis=2)
     times, least = UNLIKE_WALL
-    other = ~person & (spread < PLAIN) & (difference > np.maximum(times * spread, least))
+    unlike = difference / np.maximum(times * spread, least)
+    other = ~person & (unlike > 1)
     half = max(1, round(THIN * size))
     thin = other & ~binary_dilation(binary_opening(other, iterations=half), iterations=half + 1)
-    locks = _hanging_on(person, thin)
+    locks = _hanging_on(person, thin, unlike > GOES_ON, spread < PLAIN)
     return np.where(locks, np.maximum(alpha, (difference / contrast).clip(0, 1)), alpha).astype(np.float32)
 
 
-def _hanging_on(person: np.ndarray, thin: np.ndarray) -> np.ndarray:
-    """Of thin things (S, S) bool those that hang on the person (S, S) bool and end nearby: a pole on the wall goes on.
+def _hanging_on(person: np.ndarray, thin: np.ndarray, more: np.ndarray, plain: np.ndarray) -> np.ndarray:
+    """Of thin things those that hang on the person and end nearby, before plain wall, all masks (S, S) bool.
 
-    Those that stay beside the outline are its own soft edge.
+    `more` is what they may go on as, fainter: a pole on the wall, a bar of what is blurred behind. Those that stay
+    beside the outline are its own soft edge.
     """
     size = len(person)
     rim = binary_dilation(person, iterations=round(RIM * size))
-    beyond = thin & ~rim
-    grown = binary_dilation(beyond, iterations=GAP + 1)
+    grown = binary_dilation(thin & ~rim, iterations=GAP + 1)
     pieces, count = label(grown)
     fits = np.zeros(count + 1, bool)
     fits[np.unique(pieces[grown & rim])] = True
-    nearby = binary_dilation(person, iterations=round(REACH * size))
+    nearby = binary_dilation(person, iterations=round(REACH * size)) & plain
     nearby[[0, -1]] = nearby[:, [0, -1]] = False
-    fits[np.unique(pieces[grown & ~nearby])] = False
+    going_on, count = label((more | grown) & ~rim)
+    far = np.zeros(count + 1, bool)
+    far[np.unique(going_on[~nearby])] = True
+    far[0] = False
+    fits[np.unique(pieces[grown & far[going_on]])] = False
     fits[0] = False
     return thin & binary_dilation(grown & fits[pieces], iterations=round(RIM * size))
 
