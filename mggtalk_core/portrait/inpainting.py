@@ -16,8 +16,12 @@ RADIUS = 3  # patches of 7 x 7 pixels
 COARSEST, FINEST = 64, 256
 """Sides of the pyramid's levels; above the finest, its matches are copied at full resolution."""
 
-ROUNDS, SWEEPS = 3, 2
-"""Matching and voting per level, and how often matches spread through the picture in one matching."""
+ROUNDS = 3
+"""Matching and voting per level."""
+
+SWEEPS, FINEST_SWEEPS = 4, 2
+"""How often matches spread through the picture in one matching: where structure is decided more than where, at the
+finest level, it costs most."""
 
 CONFIDENCE_DECAY = 1.3
 """A hole pixel counts this many times less per pixel from the known: structure grows from the border inward."""
@@ -51,7 +55,8 @@ def complete(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
         confidence = _confidence(level_hole)
         for round_ in range(ROUNDS):
             cost = np.empty((side, side), np.float32)
-            _match(level, confidence, sources, targets, matches, cost, round_)
+            sweeps = SWEEPS if side < FINEST else FINEST_SWEEPS
+            _match(level, confidence, sources, targets, matches, cost, sweeps, round_)
             _vote(level, confidence, level_hole, targets, matches)
     if matches is None:
         return fill_smoothly(image, ~hole)
@@ -146,7 +151,7 @@ def _distance(image, confidence, row, column, other_row, other_column, limit):
 
 
 @kernel
-def _match(image, confidence, sources, targets, matches, cost, seed):
+def _match(image, confidence, sources, targets, matches, cost, sweeps, seed):
     """PatchMatch: good matches spread to neighbours, and each looks around itself at random in shrinking windows."""
     side = image.shape[0]
     state = np.uint32(2463534242 + 977 * seed)
@@ -156,7 +161,7 @@ def _match(image, confidence, sources, targets, matches, cost, seed):
                 cost[row, column] = _distance(
                     image, confidence, row, column, matches[row, column, 0], matches[row, column, 1], np.float32(1e30)
                 )
-    for sweep in range(SWEEPS):
+    for sweep in range(sweeps):
         step = 1 if sweep % 2 == 0 else -1
         for i in range(side):
             row = i if step == 1 else side - 1 - i
