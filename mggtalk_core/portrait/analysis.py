@@ -16,6 +16,7 @@ from ..headmodel.model import load_head_model
 from ..headmodel.warp import warp_to_landmarks
 from ..types import Portrait
 from .background import begin_removing_person
+from .beyond_photo import beyond_photo, going_on, with_crown
 from .crop import crop_box_inside, cut_square
 from .ears import with_ears
 from .lip_contour import refine_lip_contour
@@ -114,7 +115,12 @@ def analyze_portrait(
     alpha = refine_edges(image, mask)
     if matting is not None:
         alpha = matte(matting, image, mask, alpha)
-    alpha = with_loose_hair(image, without_veils(one_person(alpha, face.landmarks)))
+    alpha = without_veils(one_person(alpha, face.landmarks))
+    beyond = beyond_photo(crop_to_photo, photo.shape[:2], size)
+    if beyond.any():
+        alpha = with_crown(alpha, beyond, vertices, camera)
+        image = going_on(image, alpha, beyond, face.landmarks)
+    alpha = with_loose_hair(image, alpha)
     return Portrait(
         image=image,
         photo=photo,

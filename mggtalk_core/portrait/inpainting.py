@@ -27,10 +27,11 @@ CONFIDENCE_DECAY = 1.3
 """A hole pixel counts this many times less per pixel from the known: structure grows from the border inward."""
 
 
-def complete(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
+def complete(image: np.ndarray, hole: np.ndarray, guess: np.ndarray | None = None) -> np.ndarray:
     """An image (S, S, 3) float32 with its hole (S, S) bool filled; what is known stays. Same input, same result.
 
-    A hole that leaves too little outside to learn from is filled smoothly.
+    `guess` (S, S, 3) is what the hole is taken for at first: its surroundings, smooth, if there is none. A hole that
+    leaves too little outside to learn from stays as guessed.
     """
     size = image.shape[0]
     if not hole.any():
@@ -46,11 +47,11 @@ def complete(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
         if sources.sum() < 64:
             continue
         targets = binary_dilation(level_hole, np.ones((2 * RADIUS + 1,) * 2))
-        if matches is None:
-            guess = fill_smoothly(level, ~level_hole)
+        if matches is not None:
+            first = _upscaled_vote(level, level_hole, matches, side)
         else:
-            guess = _upscaled_vote(level, level_hole, matches, side)
-        level = np.ascontiguousarray(np.where(level_hole[..., None], guess, level), np.float32)
+            first = fill_smoothly(level, ~level_hole) if guess is None else _resized(guess, side)
+        level = np.ascontiguousarray(np.where(level_hole[..., None], first, level), np.float32)
         matches = _initial_matches(matches, sources, targets)
         confidence = _confidence(level_hole)
         for round_ in range(ROUNDS):
@@ -59,7 +60,7 @@ def complete(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
             _match(level, confidence, sources, targets, matches, cost, sweeps, round_)
             _vote(level, confidence, level_hole, targets, matches)
     if matches is None:
-        return fill_smoothly(image, ~hole)
+        return fill_smoothly(image, ~hole) if guess is None else np.where(hole[..., None], guess, image)
     if size > matches.shape[0]:
         level = _upscaled_vote(image, hole, matches, size)
     return np.where(hole[..., None], level, image).astype(np.float32)

@@ -1,0 +1,123 @@
+"""What a crop shows beyond its photo: the head closed by a crown of its own hair, and the background going on.
+
+Where a photo ends at the forehead, its crop does not: repeating the photo's edge there drew the head as a column of
+stripes up to the crop's border.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import binary_erosion, distance_transform_edt, label
+
+from ..geometry.binding import polygon_mask
+from ..geometry.pose_weights import smoothstep
+from ..geometry.projection import project, to_camera
+from ..headmodel.landmarks import OVAL
+from ..types import SOLID_ALPHA, Camera
+from .inpainting import complete
+from .skin import face_skin, like_skin, samples
+
+HAIR_THICKNESS = 0.03
+"""How far above the head model's top hair ends, crop sides."""
+
+TRUSTED = 1 / 32
+"""How far below the photo's edge the segmenter knows the person; nearer, stripes above look like background to it."""
+
+LEAST_CROWN = 0.12
+"""Height of a crown where the photo ends above the head model's top, of its width."""
+
+PERSON_ALPHA, ENOUGH_HAIR = 0.05, 0.005
+"""Mask value from which on a pixel is not background, and how much of the crop must be hair to make more of it."""
+
+STRIP = 1 / 64
+"""Height, crop sides, of the strip along the photo's edge that must be hair for a column to be."""
+
+CHIN, BETWEEN_EYES = 152, 168
+"""Landmarks: hands may be beside a face, hardly above its eyes."""
+
+TRANSITION = 0.05
+"""Height, crop sides, over which what was cut goes over into hair: of a forehead it makes a hairline."""
+
+
+def beyond_photo(crop_to_photo: np.ndarray, photo_size: tuple[int, int], size: int) -> np.ndarray:
+    """Pixels (S, S) bool of a crop, by its affine (2, 3) to the photo, that a photo of a height and width lacks."""
+    centres = np.arange(size) + 0.5
+    columns, rows = (crop_to_photo[axis, axis] * centres + crop_to_photo[axis, 2] for axis in (0, 1))
+    height, width = photo_size
+    return ~(((rows > 0) & (rows < height))[:, None] & ((columns > 0) & (columns < width)))
+
+
+def with_crown(alpha: np.ndarray, beyond: np.ndarray, vertices: np.ndarray, camera: Camera) -> np.ndarray:
+    """The mask (S, S) of a person whose head, of canonical vertices (V, 3), ends in a crown above the photo's edge."""
+    size, edge = len(alpha), _first_row(beyond)
+    pixels = project(to_camera(vertices, camera), camera)
+    middle = int(pixels[:, 0].mean().clip(0, size - 1))
+    low = edge + round(TRUSTED * size)
+    runs, _ = label(alpha[low] > 0.5)
+    closed = alpha.copy()
+    closed[:edge] = 0
+    if not edge or not runs[middle]:
+        return closed
+    columns = np.flatnonzero(runs == runs[middle])
+    closed[edge:low, columns] = np.maximum(closed[edge:low, columns], alpha[low, columns])
+    across = np.linspace(-1, 1, len(columns) + 2)[1:-1]
+    top = pixels[:, 1].min() - HAIR_THICKNESS * size
+    heights = max(edge - top, LEAST_CROWN * len(columns)) * np.sqrt(1 - across**2)
+    up = edge - np.arange(edge)[:, None] - 0.5
+    closed[:edge, columns] = (heights - up + 0.5).clip(0, 1)
+    return closed
+
+
+def going_on(image: np.ndarray, alpha: np.ndarray, beyond: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """A crop (S, S, 3) of the person of mask (S, S) and these landmarks (478, 2) that goes on beyond the photo.
+
+    What is there comes in patches: from the person's hair above the photo's edge, else from the background. Who has no
+    hair, and what of the person the other edges cut, goes on as at the edge.
+    """
+    size, edge = len(image), _first_row(beyond)
+    background = complete(image, beyond | (alpha > PERSON_ALPHA))
+    person, hair = image, _hair(image, (alpha > SOLID_ALPHA) & ~beyond, landmarks)
+    if edge and hair.mean() > ENOUGH_HAIR:
+        up = (edge - np.arange(size)[:, None, None]) / (TRANSITION * size)
+        known = binary_erosion(hair, iterations=max(1, size // 128))
+        crown = complete(image, ~known, guess=_hair_above(image, hair, edge))
+        person = image + smoothstep(up) * (crown - image)
+    there = background + alpha[..., None] * (person - background)
+    return np.where(beyond[..., None], there, image).astype(np.float32)
+
+
+def _hair(image: np.ndarray, person: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Pixels (S, S) bool of a person's mask (S, S) bool beside and above the face that are not like skin."""
+    hair = person & ~polygon_mask(landmarks[list(OVAL)], len(image))
+    hair[int(landmarks[CHIN, 1]) :] = False
+    high = hair.copy()
+    high[int(landmarks[BETWEEN_EYES, 1]) :] = False
+    skin = face_skin(image, person, landmarks)
+    if high.any() and len(skin):
+        hair[hair] = ~like_skin(image[hair], skin, samples(image[high]))
+    return hair
+
+
+def _hair_above(image: np.ndarray, hair: np.ndarray, edge: int) -> np.ndarray:
+    """What is above the photo's first row `edge`, at first: each column's uppermost hair (S, S) bool again and again.
+
+    Over a forehead that is the hair beside it, mirrored.
+    """
+    size = len(image)
+    strip = hair[edge : edge + max(2, round(STRIP * size))].all(0)
+    haired = np.flatnonzero(binary_erosion(strip, iterations=max(1, round(STRIP * size))))
+    if not len(haired):
+        nearest = distance_transform_edt(~hair, return_distances=False, return_indices=True)
+        return image[tuple(nearest)]
+    columns = np.arange(size)
+    nearest = haired[np.abs(haired[:, None] - columns).argmin(0)]
+    mirrored = 2 * nearest - columns
+    mirrored = haired[np.abs(haired[:, None] - mirrored).argmin(0)]
+    above = image.copy()
+    above[:edge] = image[edge + 1, mirrored]
+    return above
+
+
+def _first_row(beyond: np.ndarray) -> int:
+    """The photo's first row in a crop, pixels (S, S) bool of which lie beyond the photo."""
+    return int(np.argmin(beyond.all(1)))
