@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_dilation, binary_erosion, binary_opening, gaussian_filter, label
+from scipy.ndimage import (
+    binary_dilation,
+    binary_erosion,
+    binary_opening,
+    distance_transform_edt,
+    gaussian_filter,
+    label,
+)
 from torch.nn.functional import interpolate
 
 from ..types import SOLID_ALPHA
@@ -12,7 +19,7 @@ from ..types import SOLID_ALPHA
 PERSON_ALPHA = 0.05
 """Mask value from which on a pixel is the person's already."""
 
-REACH, MARGIN = 1 / 10, 1 / 64
+REACH, MARGIN = 1 / 12, 1 / 64
 """How far from the person loose hair may reach, and how near the wall is not asked for its colour; crop sides."""
 
 WALL_BLUR, HAIR_BLUR = 1 / 24, 1 / 20
@@ -24,15 +31,15 @@ WALL_ROUNDS = 4
 PLAIN = 0.04
 """Spread of colour, sRGB 0..1, up to which a wall is plain: bricks are not."""
 
-UNLIKE_WALL, GOES_ON = (3.5, 0.045), 0.5
+UNLIKE_WALL, GOES_ON = (3.5, 0.045), 0.42
 """What differs from the wall by so many times its spread, and at least so much, is something else; it ends where the
 difference is less than this share of that."""
 
 THIN, RIM = 1 / 40, 1 / 100
 """Half the width, crop sides, up to which such a thing is hair or jewel, and how far from the person it must get."""
 
-GAP = 2
-"""Pixels that may lie between parts of one lock."""
+GAP = 1 / 256
+"""What may lie between parts of one lock, crop sides."""
 
 LEAST_CONTRAST = 0.15
 """Contrast between hair and wall that a pixel's share is measured by, at least."""
@@ -48,10 +55,9 @@ def with_loose_hair(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """
     size = len(alpha)
     step = max(1, size // COARSE)
-    person = alpha > PERSON_ALPHA
-    wall_seen = ~binary_dilation(person, iterations=round(MARGIN * size))
+    away = distance_transform_edt(alpha <= PERSON_ALPHA) / size
     small = image[::step, ::step]
-    wall, spread = _wall(small, wall_seen[::step, ::step])
+    wall, spread = _wall(small, away[::step, ::step] > MARGIN)
     solid = binary_erosion(alpha > SOLID_ALPHA, iterations=max(1, size // 100), border_value=1)
     hair, _ = _around(small, solid[::step, ::step], HAIR_BLUR * len(small))
     contrast = np.linalg.norm(hair - wall, axis=2).clip(LEAST_CONTRAST)
@@ -59,28 +65,27 @@ def with_loose_hair(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     difference = np.linalg.norm(image - wall, axis=2)
     times, least = UNLIKE_WALL
     unlike = difference / np.maximum(times * spread, least)
-    other = ~person & (unlike > 1)
+    other = (away > 0) & (unlike > 1)
     half = max(1, round(THIN * size))
     thin = other & ~binary_dilation(binary_opening(other, iterations=half), iterations=half + 1)
-    locks = _hanging_on(person, thin, unlike > GOES_ON, spread < PLAIN)
+    locks = _hanging_on(away, thin, unlike > GOES_ON, spread < PLAIN)
     return np.where(locks, np.maximum(alpha, (difference / contrast).clip(0, 1)), alpha).astype(np.float32)
 
 
-def _hanging_on(person: np.ndarray, thin: np.ndarray, more: np.ndarray, plain: np.ndarray) -> np.ndarray:
-    """Of thin things those that hang on the person and end nearby, before plain wall, all masks (S, S) bool.
+def _hanging_on(away: np.ndarray, thin: np.ndarray, more: np.ndarray, plain: np.ndarray) -> np.ndarray:
+    """Of thin things (S, S) bool those that hang on the person and end nearby, before `plain` wall (S, S) bool.
 
-    `more` is what they may go on as, fainter: a pole on the wall, a bar of what is blurred behind. Those that stay
-    beside the outline are its own soft edge.
+    `away` (S, S) are distances from the person, crop sides. `more` (S, S) bool is what they may go on as, fainter: a
+    pole on the wall, a bar of what is blurred behind. Those that stay beside the outline are its own soft edge.
     """
-    size = len(person)
-    rim = binary_dilation(person, iterations=round(RIM * size))
-    grown = binary_dilation(thin & ~rim, iterations=GAP + 1)
+    size = len(away)
+    grown = binary_dilation(thin & (away > RIM), iterations=round(GAP * size) + 1)
     pieces, count = label(grown)
     fits = np.zeros(count + 1, bool)
-    fits[np.unique(pieces[grown & rim])] = True
-    nearby = binary_dilation(person, iterations=round(REACH * size)) & plain
+    fits[np.unique(pieces[grown & (away <= RIM)])] = True
+    nearby = (away < REACH) & plain
     nearby[[0, -1]] = nearby[:, [0, -1]] = False
-    going_on, count = label((more | grown) & ~rim)
+    going_on, count = label((more | grown) & (away > RIM))
     far = np.zeros(count + 1, bool)
     far[np.unique(going_on[~nearby])] = True
     far[0] = False
