@@ -26,8 +26,8 @@ TRUSTED = 1 / 32
 LEAST_CROWN = 0.12
 """Height of a crown where the photo ends above the head model's top, of its width."""
 
-PERSON_ALPHA, ENOUGH_HAIR = 0.05, 0.005
-"""Mask value from which on a pixel is not background, and how much of the crop must be hair to make more of it."""
+PERSON_ALPHA, ENOUGH = 0.05, 0.005
+"""Mask value from which on a pixel is not background, and how much of the crop hair or clothes must be to make more."""
 
 STRIP = 1 / 64
 """Height, crop sides, of the strip along the photo's edge that must be hair for a column to be."""
@@ -71,19 +71,26 @@ def with_crown(alpha: np.ndarray, beyond: np.ndarray, vertices: np.ndarray, came
 def going_on(image: np.ndarray, alpha: np.ndarray, beyond: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """A crop (S, S, 3) of the person of mask (S, S) and these landmarks (478, 2) that goes on beyond the photo.
 
-    What is there comes in patches: from the person's hair above the photo's edge, else from the background. Who has no
-    hair, and what of the person the other edges cut, goes on as at the edge.
+    What is there comes in patches: from the person's hair above the photo's edge, from clothes and neck below the chin,
+    else from the background. Without hair, and beside the face, the person goes on as at the edge.
     """
-    size, edge = len(image), _first_row(beyond)
+    size, edge, chin = len(image), _first_row(beyond), int(landmarks[CHIN, 1])
     background = complete(image, beyond | (alpha > PERSON_ALPHA))
-    person, hair = image, _hair(image, (alpha > SOLID_ALPHA) & ~beyond, landmarks)
-    if edge and hair.mean() > ENOUGH_HAIR:
+    known = (alpha > SOLID_ALPHA) & ~beyond
+    person, hair, clothes = image.copy(), _hair(image, known, landmarks), known.copy()
+    clothes[:chin] = False
+    if edge and hair.mean() > ENOUGH:
         up = (edge - np.arange(size)[:, None, None]) / (TRANSITION * size)
-        known = binary_erosion(hair, iterations=max(1, size // 128))
-        crown = complete(image, ~known, guess=_hair_above(image, hair, edge))
-        person = image + smoothstep(up) * (crown - image)
+        person += smoothstep(up) * (_of_patches(image, hair, _hair_above(image, hair, edge)) - image)
+    if clothes.mean() > ENOUGH and beyond[chin:].any():
+        person[chin:] = _of_patches(image, clothes, image)[chin:]
     there = background + alpha[..., None] * (person - background)
     return np.where(beyond[..., None], there, image).astype(np.float32)
+
+
+def _of_patches(image: np.ndarray, source: np.ndarray, guess: np.ndarray) -> np.ndarray:
+    """An image (S, S, 3) of what a part of it, pixels (S, S) bool, is made of, beginning with a guess (S, S, 3)."""
+    return complete(image, ~binary_erosion(source, iterations=max(1, len(image) // 128)), guess)
 
 
 def _hair(image: np.ndarray, person: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
