@@ -9,6 +9,9 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 
 from .inpainting import complete
 
+PERSON_ALPHA = 0.05
+"""Mask value from which on a pixel is not background alone."""
+
 GROW = 1 / 80
 """The mask is grown by this part of the crop's side before filling: the fringe of hair the mask misses goes too."""
 
@@ -41,5 +44,5 @@ def person_hole(alpha: np.ndarray) -> np.ndarray:
     The person and a margin, fading out inside that margin.
     """
     size = alpha.shape[0]
-    hole = binary_dilation(alpha > 0.05, iterations=max(2, round(GROW * size)))
+    hole = binary_dilation(alpha > PERSON_ALPHA, iterations=max(2, round(GROW * size)))
     return np.where(hole, gaussian_filter(hole.astype(np.float32), size / 400), 0).astype(np.float32)

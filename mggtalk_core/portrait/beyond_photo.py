@@ -14,6 +14,7 @@ from ..geometry.pose_weights import smoothstep
 from ..geometry.projection import project, to_camera
 from ..headmodel.landmarks import OVAL
 from ..types import SOLID_ALPHA, Camera
+from .background import PERSON_ALPHA
 from .inpainting import complete
 from .skin import face_skin, like_skin, samples
 
@@ -26,8 +27,8 @@ TRUSTED = 1 / 32
 LEAST_CROWN = 0.12
 """Height of a crown where the photo ends above the head model's top, of its width."""
 
-PERSON_ALPHA, ENOUGH = 0.05, 0.005
-"""Mask value from which on a pixel is not background, and how much of the crop hair or clothes must be to make more."""
+ENOUGH = 0.005
+"""How much of the crop hair or clothes must be to make more of them."""
 
 STRIP = 1 / 64
 """Height, crop sides, of the strip along the photo's edge that must be hair for a column to be."""

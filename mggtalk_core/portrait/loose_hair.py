@@ -15,9 +15,7 @@ from scipy.ndimage import (
 from torch.nn.functional import interpolate
 
 from ..types import SOLID_ALPHA
-
-PERSON_ALPHA = 0.05
-"""Mask value from which on a pixel is the person's already."""
+from .background import PERSON_ALPHA
 
 REACH, MARGIN = 1 / 12, 1 / 64
 """How far from the person loose hair may reach, and how near the wall is not asked for its colour; crop sides."""
@@ -113,7 +111,7 @@ def _around(values: np.ndarray, weight: np.ndarray, sigma: float) -> tuple[np.nd
 
 
 def _enlarged(smooth: np.ndarray, step: int, size: int) -> np.ndarray:
-    """A smooth picture (s, s) or (s, s, C), every so manieth pixel of one of side `size`, as that."""
+    """A smooth picture (s, s) or (s, s, C) of every `step`-th pixel, at its full side `size`."""
     planes = torch.from_numpy(np.ascontiguousarray(smooth, np.float32)).reshape(1, *smooth.shape[:2], -1)
     grown = interpolate(planes.permute(0, 3, 1, 2), scale_factor=step, mode="bilinear")[0].permute(1, 2, 0).numpy()
     return grown[:size, :size].reshape(size, size, *smooth.shape[2:])
