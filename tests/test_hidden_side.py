@@ -372,3 +372,11 @@ def test_the_hidden_scalp_is_round():
     normals = turned[:, 2] / np.linalg.norm(turned[:, 2], axis=1, keepdims=True)
     assert (normals * positions).sum(1).min() > 0.98
     assert np.abs(np.einsum("nij,nkj->nik", turned, turned)[:, (0, 0, 1), (1, 2, 2)]).max() < 1e-9
+
+
+def test_nothing_mirrored_shows_through_a_soft_edge(demo_points):
+    mirrored = demo_points.positions[demo_points.origin == SYMMETRIC]
+    portrait = demo_points.portrait
+    columns, rows = project(to_camera(mirrored, portrait.camera), portrait.camera)[:, :2].astype(int).T
+    assert len(mirrored) > 500
+    assert portrait.alpha[rows, columns].min() > 0.5

@@ -40,6 +40,9 @@ FACING_REACH, FACING_SPACING, FACING_COUNT = 0.025, 0.004, 200
 """The surface's direction is a mean over so many metres, of vertices at least so far apart, of so many at most: eyes,
 lids and nose give way with the cheek that they are part of."""
 
+COVERING_ALPHA = 0.5
+"""Mask value from which on the photo covers what is mirrored behind it."""
+
 SUBSTITUTE_REACH = 1 / 64
 """A point gives way to mirrored ones nearer than this, crop sides at the head's distance, and they are taken where such
 a point is as near."""
@@ -98,7 +101,10 @@ def symmetric_points(points: PointCloud, head: HeadModel, *, voxel_filter: bool 
     moving = points.pose_weight > MIN_POSE_WEIGHT
     has_mirror = head.mirror_faces[points.faces] >= 0
     mirrored = mirror_points(select(points, moving & has_mirror & (points.origin == VISIBLE)), head)
-    portrait, depth_map = points.portrait, points.depth_map
+    portrait = points.portrait
+    # Behind soft edges and loose hair what is mirrored would show, solid as it is.
+    seen_depth = np.where(portrait.alpha > COVERING_ALPHA, points.depth_map.depth, np.nan)
+    depth_map = replace(points.depth_map, depth=seen_depth)
     chin_height = float(head.landmarks_of(portrait.vertices)[152, 1])
     pixel = np.nanmedian(depth_map.depth) / portrait.camera.K[0, 0]
     free = in_free_space(mirrored.positions, portrait, depth_map, 1.5 * pixel) & ~_behind_lips(mirrored, head)
