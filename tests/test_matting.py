@@ -19,7 +19,7 @@ from mggtalk_core.training.trainer import Settings
 
 @pytest.fixture(scope="module")
 def sample():
-    return make_matting_sample(5, load_wardrobe(shared_data("train/makehuman")))
+    return make_matting_sample(7, load_wardrobe(shared_data("train/makehuman")))
 
 
 @pytest.mark.parametrize("size", [128, 576])
