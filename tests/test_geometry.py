@@ -12,6 +12,7 @@ from mggtalk_core.geometry.depth import _round_silhouette
 from mggtalk_core.geometry.dsgr import build_points
 from mggtalk_core.geometry.feature_edges import edge_offsets
 from mggtalk_core.geometry.mesh_raster import rasterize_mesh
+from mggtalk_core.geometry.nearest_pixels import distance_to, distance_within, nearest_pixels
 from mggtalk_core.geometry.pose_weights import TORSO_FOLLOWS, head_pose_weight, shoulder_tops
 from mggtalk_core.geometry.projection import project, to_camera, to_canonical, unproject
 from mggtalk_core.geometry.symmetry import mirror_points, select
@@ -171,6 +172,20 @@ def test_the_nearest_pixels_are_looked_for_as_far_as_they_are(place):
         own = np.argwhere(pixels)
         found = np.hypot(*(own.T - [rows, columns]))
         np.testing.assert_allclose(found, distance_transform_edt(~members)[pixels])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (33, 47)])
+@pytest.mark.parametrize("share", [0.01, 0.3, 1])
+def test_nearest_pixels_are_the_nearest(shape, share):
+    """As scipy finds them; where none is marked nothing is near."""
+    marked = np.random.default_rng(0).random(shape) < share
+    marked[-1, -1] = True
+    rows, columns = nearest_pixels(marked)
+    assert marked[rows, columns].all()
+    expected = distance_transform_edt(~marked)
+    np.testing.assert_allclose(distance_to(marked), expected, rtol=1e-6)
+    np.testing.assert_array_equal(distance_within(~marked), distance_to(marked))
+    assert distance_to(np.zeros(shape, bool)).min() > 10_000
 
 
 def test_depth_rises_evenly_from_a_round_outline():

@@ -91,7 +91,7 @@ def test_hidden_hair_has_the_photos_shades(demo_points, channels):
 
 def test_what_lies_beside_the_photos_colours_stays_near_them(demo_points):
     shown = np.flatnonzero(demo_points.origin == VISIBLE)[::16]
-    beside, tree = demo_points.positions[:5], cKDTree(demo_points.positions[shown])
+    beside, tree = np.arange(5), cKDTree(demo_points.positions[shown])
     wild = np.float32([[-0.3, -0.2, 0.4]]).repeat(5, 0)
     small = as_varied_as_nearby(np.full((len(shown), 3), 0.6, np.float32), tree, beside, wild)
     assert np.linalg.norm(small, axis=1).max() < 0.016

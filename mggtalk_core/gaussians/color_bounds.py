@@ -33,11 +33,13 @@ def bounded_change(points: PointCloud, chosen: np.ndarray, change: np.ndarray, h
     shown = np.flatnonzero((points.origin == VISIBLE) & (points.pose_weight > 0.5))[::SHADES_SHARE]
     change = in_the_photos_shades(points.colors[shown], change)
     positions, tree = points.positions[chosen], search_tree(points.positions[shown])
-    distance, _ = tree.query(positions, distance_upper_bound=BESIDE[1], workers=-1)
+    distance, nearest = tree.query(positions, distance_upper_bound=BESIDE[1], workers=-1)
     # The parts of lids and lips that unfold are in no picture from another side: little was learned there.
     folded = (points.origin[chosen] == INTERIOR) & unfolding(points.portrait.vertices, head)[points.faces[chosen]]
+    alone = folded & np.isinf(distance)
+    nearest[alone] = tree.query(positions[alone])[1]
     near = folded | np.isfinite(distance)
-    small = as_varied_as_nearby(points.colors[shown], tree, positions[near], change[near])
+    small = as_varied_as_nearby(points.colors[shown], tree, nearest[near], change[near])
     # Beside what the photo shows a step in colour would draw the old outline.
     free = ((distance[near] - BESIDE[0]) / (BESIDE[1] - BESIDE[0])).clip(0, 1)[:, None]
     learned = change[near]
@@ -69,9 +71,10 @@ def in_the_photos_shades(colors: np.ndarray, change: np.ndarray) -> np.ndarray:
     return change @ among_shades.T.astype(np.float32)
 
 
-def as_varied_as_nearby(colors: np.ndarray, tree: cKDTree, positions: np.ndarray, change: np.ndarray) -> np.ndarray:
-    """Changes of colour (n, 3) at positions (n, 3) m no larger than a photo's colours (m, 3), whose positions are in a
-    tree, vary near there."""
-    _, near = tree.query(positions, k=range(1, min(NEARBY_COUNT, len(colors)) + 1), workers=-1)
-    spread = np.sqrt(colors[near].var(1).sum(1, keepdims=True)) + SHADES_MARGIN
+def as_varied_as_nearby(colors: np.ndarray, tree: cKDTree, nearest: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """Changes of colour (n, 3) no larger than a photo's colours (m, 3), whose positions are in a tree, vary around the
+    `nearest` (n,) of them to each."""
+    asked, of_asked = np.unique(nearest, return_inverse=True)
+    _, near = tree.query(tree.data[asked], k=range(1, min(NEARBY_COUNT, len(colors)) + 1), workers=-1)
+    spread = (np.sqrt(colors[near].var(1).sum(1, keepdims=True)) + SHADES_MARGIN)[of_asked]
     return change * (spread / np.maximum(np.linalg.norm(change, axis=1, keepdims=True), spread))

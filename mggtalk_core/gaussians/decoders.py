@@ -230,10 +230,11 @@ def hidden_inputs(points: PointCloud, hidden: np.ndarray, normals: np.ndarray, h
             points.expression_weight[hidden][:, None],
         ],
         1,
+        dtype=np.float32,
     )
-    features = np.nan_to_num(features).clip(-5, 5)
+    np.nan_to_num(features, copy=False).clip(-5, 5, out=features)
     return HiddenInputs(
-        features=torch.from_numpy(features.astype(np.float32)),
+        features=torch.from_numpy(features),
         pixels=torch.from_numpy(pixels.astype(np.int64)),
         head_map=head_map(points, head),
         directions=torch.from_numpy(directions(points.positions[hidden])),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import binary_erosion, distance_transform_edt, uniform_filter
+from scipy.ndimage import binary_erosion, uniform_filter
 
+from ..geometry.nearest_pixels import distance_between, nearest_pixels
 from ..types import SOLID_ALPHA
 
 EDGE_WIDTH, EDGE_REACH, EDGE_LOOK = 1 / 170, 1 / 100, 1 / 64
@@ -34,11 +35,12 @@ class Edge:
         """The edge by a mask (S, S), wider where the person is `bare` (S, S) bool: skin has no loose hair."""
         size = len(alpha)
         solid = binary_erosion(alpha > SOLID_ALPHA, iterations=max(1, round(EDGE_WIDTH * size)), border_value=1)
-        distance, nearest = distance_transform_edt(~solid, return_indices=True)
-        reach = EDGE_REACH * size * np.where(bare[tuple(nearest)], BESIDE_SKIN, 1)
+        nearest = nearest_pixels(solid)
+        distance = distance_between(*nearest)
+        reach = EDGE_REACH * size * np.where(bare[nearest], BESIDE_SKIN, 1)
         pixels = (distance > 0) & (distance < reach) & solid.any()
         doubt = (distance[pixels] / (EDGE_WIDTH * size)).clip(0, 1)
-        return Edge(solid, pixels, nearest[:, pixels], doubt)
+        return Edge(solid, pixels, np.stack([index[pixels] for index in nearest]), doubt)
 
 
 def colors_around(image: np.ndarray, known: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
+from scipy.ndimage import maximum_filter, minimum_filter
 
+from ..geometry.nearest_pixels import distance_to
 from ..geometry.scalp import goes_on_behind
 from ..headmodel.landmarks import INNER_LIP_RING
 from ..types import DepthMap, Portrait
@@ -48,9 +49,8 @@ def color_range(portrait: Portrait, depth_map: DepthMap, edge: Edge) -> tuple[np
     darkest, brightest = np.zeros_like(image), np.ones_like(image)
     grazing = -depth_map.normals[..., 2] < GRAZING
     close = grazing | _between_lips(portrait)
-    around = (3, 3, 1)
-    darkest[close] = minimum_filter(image, around)[close]
-    brightest[close] = maximum_filter(image, around)[close]
+    around = _neighbours(image, close)
+    darkest[close], brightest[close] = around.min(0), around.max(0)
     step = max(1, size // ENOUGH_PIXELS)
     nearest = tuple(edge.nearest // step)
     window = (2 * max(1, round(EDGE_LOOK * size / step)) + 1,) * 2 + (1,)
@@ -59,6 +59,14 @@ def color_range(portrait: Portrait, depth_map: DepthMap, edge: Edge) -> tuple[np
     highest = maximum_filter(np.where(inside, some, 0), window)[nearest] + EDGE_MARGIN
     darkest[edge.pixels], brightest[edge.pixels] = lowest.clip(0, 1), highest.clip(0, 1)
     return darkest, brightest
+
+
+def _neighbours(image: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Colours (9, n, 3) of the 3 x 3 pixels around each of some pixels (S, S) bool of an image (S, S, 3)."""
+    rows, columns = np.nonzero(chosen)
+    down, right = np.mgrid[-1:2, -1:2].reshape(2, 9, 1)
+    last = len(image) - 1
+    return image[(rows + down).clip(0, last), (columns + right).clip(0, last)]
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ def edge_tints(portrait: Portrait, depth_map: DepthMap, edge: Edge) -> EdgeTints
     """
     size = len(portrait.image)
     rows, columns = np.nonzero(edge.pixels)
-    beside_face = distance_transform_edt(~depth_map.on_head) < BESIDE_FACE * size
+    beside_face = distance_to(depth_map.on_head) < BESIDE_FACE * size
     bare = (depth_map.outline.bare & beside_face)[tuple(edge.nearest)]
     chosen = (-depth_map.normals[rows, columns, 2] < GRAZING) & goes_on_behind(rows, columns, depth_map.outline, size)
     chosen |= bare

@@ -252,10 +252,13 @@ def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> 
     vertices = points.portrait.vertices
     centres = np.array([vertices[head.part_vertices(part)].mean(0) for part in (LEFT_EYE, RIGHT_EYE)])
     on_lid = np.linalg.norm(positions[:, None] - centres, axis=2).min(1) < LID_REACH
-    if on_lid.any() and lid_source.any():
+    if on_lid.any():
         above = positions[on_lid] + np.array([0, -0.007, -0.005], np.float32)
-        _, nearest = search_tree(points.positions[lid_source]).query(above, k=12)
-        colors[on_lid] = points.colors[lid_source][nearest].mean(1) * 0.95
+        low, high = above.min(0) - LID_REACH, above.max(0) + LID_REACH
+        lid_source &= ((points.positions > low) & (points.positions < high)).all(1)
+        if lid_source.any():
+            _, nearest = search_tree(points.positions[lid_source]).query(above, k=12)
+            colors[on_lid] = points.colors[lid_source][nearest].mean(1) * 0.95
     return colors
 
 

@@ -87,19 +87,22 @@ def _reproduce_photo(seen: PointCloud) -> tuple[np.ndarray, np.ndarray]:
     share = towards.share(portrait.image[rows, columns][at_edge], beside)
     alpha[at_edge] *= 1 - share
     soft[at_edge] |= share > 0
+    soft = np.flatnonzero(soft)
+    soft_rows, soft_columns = rows[soft], columns[soft]
     colors, opacities = seen.colors.copy(), seen.opacities.copy()
+    wanted = block_means(portrait.image, rows, columns, seen.steps)
     for _ in range(SHARPENING_ITERATIONS):
         rendered = render(
             means, None, None, torch.from_numpy(opacities), torch.from_numpy(colors), viewmat, K, size, size,
             background, covars=covars,
         )  # fmt: skip
-        missing_alpha = alpha - rendered.alpha.numpy()[rows, columns]
-        opacities = np.where(soft, opacities + SHARPENING_STEP * missing_alpha, opacities).clip(0.01, MAX_OPACITY)
-        missing_color = block_means(portrait.image - rendered.rgb.numpy(), rows, columns, seen.steps)
+        missing_alpha = alpha[soft] - rendered.alpha.numpy()[soft_rows, soft_columns]
+        opacities[soft] = (opacities[soft] + SHARPENING_STEP * missing_alpha).clip(0.01, MAX_OPACITY)
+        missing_color = wanted - block_means(rendered.rgb.numpy(), rows, columns, seen.steps)
         colors = np.clip(colors + color_step * missing_color, darkest, brightest)
         colors[tinted] = tints.kept(colors[tinted], number)
         colors[at_edge] = towards.kept(colors[at_edge], beside).clip(0, 1)
-    return colors.astype(np.float32), opacities.astype(np.float32)
+    return colors.astype(np.float32), opacities
 
 
 def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> GaussianHead:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from ..geometry.interior import HIDDEN_MARGIN, within_outline
-from ..geometry.mask_distance import distance_within
+from ..geometry.nearest_pixels import distance_within
 from ..geometry.pose_weights import smoothstep
 from ..geometry.scalp import SKULL_CENTRE, Continuation, outline_pixels
 from ..geometry.symmetry import concatenate, in_free_space, select

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, gaussian_filter, label
+from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter, label
 from scipy.spatial.transform import Rotation
 
 from ..geometry.blocks import MAX_STEP
-from ..geometry.mask_distance import distance_within
+from ..geometry.nearest_pixels import distance_to, distance_within
 from ..geometry.pose_weights import smoothstep
 from ..headmodel.model import HeadModel
 from ..types import SOLID_ALPHA, SYMMETRIC, VISIBLE, PointCloud
@@ -67,7 +67,7 @@ def turned_changes(points: PointCloud, head: HeadModel) -> np.ndarray:
     on_ears = _uncovered_ears(points, hair, head)
     ears, hair, skin = hair[on_ears], hair[~on_ears], bare.copy()
     skin[rows[ears], columns[ears]] = True
-    amount = smoothstep(distance_transform_edt(~skin) / (BESIDE_SKIN * size))
+    amount = smoothstep(distance_to(skin) / (BESIDE_SKIN * size))
     rows, columns = rows[hair], columns[hair]
     solid = portrait.alpha > SOLID_ALPHA
     near = 1 - smoothstep(distance_within(solid)[rows, columns, None] / (EDGE_TONE * size))
@@ -115,11 +115,13 @@ def _uncovered_ears(points: PointCloud, hair: np.ndarray, head: HeadModel) -> np
     face = (points.origin == VISIBLE) & (points.expression_weight > 0.99) & head.outer_skin[points.faces]
     if not on_ear.any() or on_ear.all() or not face.any():
         return on_ear
-    colors = points.colors[hair]
+    colors, uncovered = points.colors[hair], on_ear.copy()
     from_face, from_hair = (
-        np.linalg.norm(colors - np.median(some, axis=0), axis=1) for some in (points.colors[face], colors[~on_ear])
+        np.linalg.norm(colors[on_ear] - np.median(some, axis=0), axis=1)
+        for some in (points.colors[face], colors[~on_ear])
     )
-    return on_ear & (from_face < from_hair)
+    uncovered[on_ear] = from_face < from_hair
+    return uncovered
 
 
 def _hair(alpha: np.ndarray, bare: np.ndarray) -> np.ndarray:

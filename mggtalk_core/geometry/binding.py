@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageDraw
-from scipy.ndimage import binary_dilation, distance_transform_edt, label, maximum_filter, minimum_filter
+from scipy.ndimage import binary_dilation, label, maximum_filter, minimum_filter
 from scipy.ndimage import mean as mean_of_labels
 
 from ..headmodel.arkit import ARKIT_INDEX
@@ -13,6 +13,7 @@ from ..headmodel.landmarks import EYES, INNER_LIP_RING, OUTER_LIP, mouth_is_open
 from ..headmodel.model import LOWER_TEETH, TONGUE, UPPER_TEETH, HeadModel
 from ..types import Portrait
 from .mesh_raster import rasterize_mesh
+from .nearest_pixels import distance_between, nearest_pixels
 from .projection import project, to_camera
 
 TOOTH_BORDER = 0.008
@@ -88,9 +89,10 @@ def _nearest_pixels(members: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray
         window = tuple(slice(first, last + margin) for first, last in zip(begin, (top + height, left + width)))
         inside = members[window]
         if inside.any():
-            distance, nearest = distance_transform_edt(~inside, return_indices=True)
-            near_rows, near_columns = nearest[:, rows - begin[0], columns - begin[1]]
-            if distance[rows - begin[0], columns - begin[1]].max() <= margin:
+            nearest = nearest_pixels(inside)
+            at = rows - begin[0], columns - begin[1]
+            near_rows, near_columns = (index[at] for index in nearest)
+            if distance_between(*nearest)[at].max() <= margin:
                 return near_rows + begin[0], near_columns + begin[1]
         if inside.shape == members.shape:
             return near_rows, near_columns
@@ -158,8 +160,7 @@ def _follow_neighbours(portrait: Portrait, head: HeadModel, face: np.ndarray, ba
         motion = (actions[:, head.faces[face[area]]] * barycentric[area][None, ..., None]).sum(3)  # (A, h, w, 2)
         stray = on_model & (np.abs(motion - _medians_around(motion, STRAY_MOTION)).max((0, 3)) > STRAY_MOTION)
         if stray.any() and (on_model & ~stray).any():
-            nearest = distance_transform_edt(~(on_model & ~stray), return_distances=False, return_indices=True)
-            rows, columns = nearest[:, stray]
+            rows, columns = (index[stray] for index in nearest_pixels(on_model & ~stray))
             face[area][stray] = face[area][rows, columns]
             barycentric[area][stray] = barycentric[area][rows, columns]
 

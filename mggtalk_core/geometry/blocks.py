@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..rendering.kernel_cache import kernel
+
 MAX_STEP = 4
 
 FLAT_COLOR = 0.035
@@ -39,12 +41,22 @@ def surfel_blocks(
 
 def block_means(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Mean of a picture (S, S, C) over each block: (N, C)."""
-    means = picture[rows, columns].copy()
-    for step in (2, MAX_STEP):
-        picture = _corners(picture, 2, np.add) / 4
-        chosen = steps == step
-        means[chosen] = picture[rows[chosen] // step, columns[chosen] // step]
+    means = np.empty((len(rows), picture.shape[2]), picture.dtype)
+    _means(picture, rows, columns, steps, means)
     return means
+
+
+@kernel
+def _means(picture, rows, columns, steps, means):
+    """`block_means`, one block after the other."""
+    for block in range(len(rows)):
+        step = steps[block]
+        for channel in range(picture.shape[2]):
+            total = 0.0
+            for row in range(rows[block], rows[block] + step):
+                for column in range(columns[block], columns[block] + step):
+                    total += picture[row, column, channel]
+            means[block, channel] = total / (step * step)
 
 
 def _range(picture: np.ndarray, step: int) -> np.ndarray:

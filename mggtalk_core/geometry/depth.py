@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sparse
-from scipy.ndimage import (
-    binary_dilation,
-    binary_erosion,
-    distance_transform_edt,
-    gaussian_filter,
-    label,
-    maximum,
-    zoom,
-)
+from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter, label, maximum, zoom
 from scipy.sparse.linalg import spsolve
 from scipy.spatial import ConvexHull
 
@@ -21,8 +13,9 @@ from ..headmodel.landmarks import OVAL
 from ..headmodel.model import LOWER_TEETH, UPPER_TEETH, HeadModel, load_head_model
 from ..types import DepthMap, Portrait
 from .binding import bind_pixels, polygon_mask
-from .mask_distance import distance_within
+from .coarse import enlarged
 from .mesh_raster import at_points, rasterize_mesh, vertex_normals
+from .nearest_pixels import distance_between, distance_to, distance_within, nearest_pixels
 from .projection import project, to_camera, unproject
 from .scalp import SILHOUETTE_DEPTH, hair_outline
 
@@ -104,14 +97,14 @@ def head_prior_depth(portrait: Portrait) -> DepthMap:
 
     depth = _behind_lips(portrait, head, depth, face, barycentric)
 
-    distance, (rows, columns) = distance_transform_edt(~(on_model & person), return_indices=True)
+    rows, columns = nearest_pixels(on_model & person)
     return DepthMap(
         depth=np.where(person, depth, np.nan).astype(np.float32),
         normals=normals_from_depth(depth, portrait),
         on_head=known,
         face=np.where(person, face[rows, columns], -1).astype(np.int32),
         barycentric=barycentric[rows, columns],
-        distance=distance.astype(np.float32),
+        distance=distance_between(rows, columns),
         outline=hair_outline(portrait, known, head),
         source="head prior",
     )
@@ -154,9 +147,8 @@ def _behind_lips(
         skin, _, _ = rasterize_mesh(project(to_camera(portrait.vertices + change, camera), camera), outside, size, size)
         motion = (change[corners] * weights).sum(1) @ camera.viewmat[:3, :3].T
         moved = project(points + motion, camera)
-        nearest = distance_transform_edt(~np.isfinite(skin), return_distances=False, return_indices=True)
         at_columns, at_rows = moved[:, :2].astype(int).clip(0, size - 1).T
-        lips = skin[tuple(nearest[:, at_rows, at_columns])]  # also over the gap between them
+        lips = _continued(skin, np.isfinite(skin))[at_rows, at_columns]  # also over the gap between them
         back = np.maximum(back, lips + LIP_THICKNESS - moved[:, 2])
     result = depth.copy()
     result[teeth] += back.astype(depth.dtype)
@@ -165,38 +157,45 @@ def _behind_lips(
 
 def normals_from_depth(depth: np.ndarray, portrait: Portrait) -> np.ndarray:
     """Unit camera-frame normals (S, S, 3) that face the camera, of a depth map (S, S) m without holes."""
-    columns_tangent, rows_tangent = pixel_tangents(depth, portrait.camera.K, max_slope=np.full(depth.shape, np.inf))
-    normals = np.cross(rows_tangent, columns_tangent)
-    return (normals / (np.linalg.norm(normals, axis=-1, keepdims=True) + 1e-12)).astype(np.float32)
+    x, y = _rays(depth, portrait.camera.K)
+    footprint = depth / portrait.camera.K[0, 0]
+    along_columns, along_rows = _slope(depth, 1), _slope(depth, 0)
+    # The cross product of what `pixel_tangents` spans, over the footprint.
+    towards = along_columns * x + along_rows * y + footprint
+    length = np.sqrt(along_columns**2 + along_rows**2 + towards**2)
+    return np.stack([along_columns / length, along_rows / length, -towards / length], -1).astype(np.float32)
 
 
 def pixel_tangents(depth: np.ndarray, K: np.ndarray, max_slope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Surface vectors (S, S, 3) m spanned by one pixel step along columns and along rows, camera frame.
 
-    d/du of ray(u, v) * depth(u, v). Gradients are minmod-limited (the smaller one-sided difference), so that a surfel
-    beside a depth step lies on its own surface instead of bridging the step; and capped to `max_slope` (S, S) times the
-    pixel's footprint.
+    d/du of ray(u, v) * depth(u, v). Slopes are capped to `max_slope` (S, S) times the pixel's footprint.
     """
-    size = depth.shape[0]
-    focal = K[0, 0]
-    footprint = depth / focal
-    columns = (np.arange(depth.shape[1]) + 0.5 - K[0, 2]) / focal
-    rows = (np.arange(size) + 0.5 - K[1, 2]) / K[1, 1]
-    ray = np.stack(
-        [np.broadcast_to(columns, depth.shape), np.broadcast_to(rows[:, None], depth.shape), np.ones_like(depth)], -1
-    )
-
-    def minmod(axis: int) -> np.ndarray:
-        before = np.diff(depth, axis=axis, prepend=np.take(depth, [0], axis=axis))
-        after = np.diff(depth, axis=axis, append=np.take(depth, [-1], axis=axis))
-        slope = np.where(np.abs(before) < np.abs(after), before, after)
-        return np.clip(slope, -max_slope * footprint, max_slope * footprint)
-
-    along_columns = ray * minmod(1)[..., None]
-    along_columns[..., 0] += footprint
-    along_rows = ray * minmod(0)[..., None]
-    along_rows[..., 1] += footprint
+    x, y = _rays(depth, K)
+    footprint = depth / K[0, 0]
+    steepest = max_slope * footprint
+    on_columns, on_rows = (_slope(depth, axis).clip(-steepest, steepest) for axis in (1, 0))
+    along_columns = np.stack([x * on_columns + footprint, y * on_columns, on_columns], -1)
+    along_rows = np.stack([x * on_rows, y * on_rows + footprint, on_rows], -1)
     return along_columns, along_rows
+
+
+def _rays(depth: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where rays through a picture's (S, S) pixels are one metre before the camera: x (S,), y (S, 1) m, its frame."""
+    rows, columns = depth.shape
+    x = (np.arange(columns) + 0.5 - K[0, 2]) / K[0, 0]
+    y = (np.arange(rows) + 0.5 - K[1, 2]) / K[1, 1]
+    return x.astype(depth.dtype), y[:, None].astype(depth.dtype)
+
+
+def _slope(depth: np.ndarray, axis: int) -> np.ndarray:
+    """Change of depth (S, S) m per pixel along an axis: the smaller one-sided difference (minmod).
+
+    So a surfel beside a depth step lies on its own surface instead of bridging the step.
+    """
+    before = np.diff(depth, axis=axis, prepend=np.take(depth, [0], axis=axis))
+    after = np.diff(depth, axis=axis, append=np.take(depth, [-1], axis=axis))
+    return np.where(np.abs(before) < np.abs(after), before, after)
 
 
 def _bare_neck(portrait: Portrait, head: HeadModel, face: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
@@ -213,7 +212,7 @@ def _profile(portrait: Portrait, oval: np.ndarray) -> np.ndarray:
     """Pixels (S, S) bool of nose, lips and chin that a turned face shows against the background, beyond its oval."""
     beyond = _outlined(portrait, ConvexHull(portrait.landmarks).vertices) & ~oval
     pieces, count = label(beyond)
-    width = 2 * maximum(distance_transform_edt(beyond), pieces, range(count + 1))
+    width = 2 * maximum(distance_to(~beyond), pieces, range(count + 1))
     return (width > PROFILE_WIDTH * len(beyond))[pieces]
 
 
@@ -226,7 +225,7 @@ def _outlined(portrait: Portrait, outline: np.ndarray) -> np.ndarray:
 
 def _continued(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Values (S, S) with those that are not known like the nearest that are."""
-    rows, columns = distance_transform_edt(~known, return_distances=False, return_indices=True)
+    rows, columns = nearest_pixels(known)
     return values[rows, columns]
 
 
@@ -235,8 +234,15 @@ def _person(portrait: Portrait, head: HeadModel, face: np.ndarray, face_area: np
     centres = portrait.vertices[head.faces].mean(1)
     frontal = (centres[:, 1] < 0.125) & (centres[:, 2] < FACE_DEPTH)  # above the chin
     on_face = (face >= 0) & frontal[face] & face_area
-    near_mask = gaussian_filter(portrait.alpha, portrait.image.shape[0] / 50) > 0.3
+    size = len(portrait.alpha)
+    step = max(1, size // SOLVE_SIZE)
+    coarse = portrait.alpha[step // 2 :: step, step // 2 :: step]
+    near_mask = enlarged(gaussian_filter(coarse, NEAR_MASK * len(coarse)), step, size) > 0.3
     return (portrait.alpha > VISIBLE_ALPHA) | (on_face & near_mask)
+
+
+NEAR_MASK = 1 / 50
+"""Standard deviation, crop sides, by which the mask is blurred to tell where the segmenter can have missed the face."""
 
 
 VISIBLE_ALPHA = 0.1
@@ -281,5 +287,5 @@ def _round_silhouette(rise: np.ndarray, known: np.ndarray, person: np.ndarray) -
     beyond = OUTSIDE_CELLS * step
     distance = gaussian_filter(distance_within(whole), 1.0) + beyond
     beside = distance < RIM_CELLS * step + beyond
-    rows, columns = distance_transform_edt(beside, return_distances=False, return_indices=True)
+    rows, columns = nearest_pixels(~beside)
     return np.where(beside, rise[rows, columns] * distance / distance[rows, columns], rise)

@@ -11,12 +11,13 @@ from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, zoom
+from scipy.ndimage import zoom
 
 from ..errors import InputError
 from ..types import DepthMap, Portrait
 from .bini import integrate_normals
 from .depth import normals_from_depth
+from .nearest_pixels import nearest_pixels
 
 HEAD_ANCHOR, MODEL_ANCHOR = 3e4, 10.0
 """How strongly the integrated surface is held to the head model's depth, and to the aligned model's elsewhere.
@@ -60,7 +61,7 @@ def _joined(blend: np.ndarray, normals: np.ndarray, on_head: np.ndarray, person:
     anchor = np.where(on_head, HEAD_ANCHOR, MODEL_ANCHOR)[sample]
     coarse = integrate_normals(normals[sample], person[sample], K, blend[sample], anchor)
     correction = np.where(person[sample], coarse - blend[sample], 0)
-    rows, columns = distance_transform_edt(~person[sample], return_distances=False, return_indices=True)
+    rows, columns = nearest_pixels(person[sample])
     enlarged = zoom(
         correction[rows, columns], np.array(blend.shape) / coarse.shape, order=1, grid_mode=True, mode="nearest"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from ..headmodel.arkit import ARKIT_INDEX
@@ -11,8 +11,8 @@ from ..headmodel.landmarks import INNER_LIP_LOWER, INNER_LIP_RING, INNER_LIP_UPP
 from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
 from ..types import INTERIOR, DepthMap, PointCloud, Portrait
 from .binding import polygon_mask
-from .mask_distance import distance_within
 from .mesh_raster import at_points, rasterize_mesh, vertex_normals
+from .nearest_pixels import distance_to, distance_within
 from .pose_weights import head_pose_weight, shoulder_tops
 from .projection import project, to_camera, to_canonical
 from .scalp import SPLAT_RADIUS, hair_thickness
@@ -294,14 +294,16 @@ def within_outline(positions: np.ndarray, portrait: Portrait) -> np.ndarray:
     columns, rows, depth = project(at_camera, camera).T
     to_metres = depth / camera.K[0, 0]
     within = distance_within(inside)
-    distance = gaussian_filter(within - distance_transform_edt(~inside), 1.0)
-    inward = np.stack(np.gradient(distance)[::-1], -1)
+    distance = gaussian_filter(within - distance_to(inside), 1.0)
+    last = len(inside) - 1
+    row, column = rows.astype(int).clip(0, last), columns.astype(int).clip(0, last)
+    left, right = distance[row, (column - 1).clip(0)], distance[row, (column + 1).clip(max=last)]
+    above, below = distance[(row - 1).clip(0), column], distance[(row + 1).clip(max=last), column]
+    inward = np.stack([right - left, below - above], -1)
     inward /= np.linalg.norm(inward, axis=-1, keepdims=True) + 1e-6
-    size = len(inside)
-    pixel = (rows.astype(int).clip(0, size - 1), columns.astype(int).clip(0, size - 1))
-    missing = SPLAT_RADIUS - distance[pixel] * to_metres
+    missing = SPLAT_RADIUS - distance[row, column] * to_metres
     missing = np.where(missing < FARTHEST_OUTSIDE, missing.clip(0), 0)
-    at_camera[:, :2] += missing[:, None] * inward[pixel]
+    at_camera[:, :2] += missing[:, None] * inward
     return to_canonical(at_camera, camera)
 
 

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_closing, distance_transform_edt
+from scipy.ndimage import binary_closing
 from torch import nn
 
 from ..types import DepthMap, Portrait
 from ..unet import UNet
-from .mask_distance import distance_within
+from .nearest_pixels import distance_to, distance_within
 from .pose_weights import smoothstep
 
 REFINE_SIZE = 128
@@ -69,20 +69,25 @@ def refine_inputs(portrait: Portrait, depth_map: DepthMap) -> torch.Tensor:
     mask = person.astype(np.float32)
     size = len(mask)
     layers = [
-        *((portrait.image - 0.5) * mask[..., None]).transpose(2, 0, 1),
+        *((channel - 0.5) * mask for channel in portrait.image.transpose(2, 0, 1)),
         portrait.alpha - 0.5,
         np.where(person, (depth_map.depth - centre) / DEPTH_UNIT, 0),
-        *(np.nan_to_num(depth_map.normals) * mask[..., None]).transpose(2, 0, 1),
+        *(np.nan_to_num(channel) * mask for channel in depth_map.normals.transpose(2, 0, 1)),
         depth_map.on_head * mask,
         np.minimum(depth_map.distance / size * 8, 2) * mask,
         mask,
     ]
-    stacked = torch.from_numpy(np.stack([layer.astype(np.float32) for layer in layers]))[None]
-    shrunk = nn.functional.interpolate(stacked, (REFINE_SIZE, REFINE_SIZE), mode="area")
+    shrunk = torch.cat([_shrunk(layer) for layer in layers])[None]
     # Averages over the person's own pixels: at the outline depth must not be mixed with "nothing".
     share = shrunk[:, -1:].clamp_min(1e-3)
     shrunk[:, 4:10] = shrunk[:, 4:10] / share
     return shrunk
+
+
+def _shrunk(layer: np.ndarray) -> torch.Tensor:
+    """A picture (S, S), averaged over areas: (1, 128, 128) float32."""
+    picture = torch.from_numpy(np.ascontiguousarray(layer, np.float32))[None, None]
+    return nn.functional.interpolate(picture, (REFINE_SIZE, REFINE_SIZE), mode="area")[0]
 
 
 @torch.no_grad()
@@ -111,7 +116,7 @@ def _offset_range(portrait: Portrait, depth_map: DepthMap) -> tuple[np.ndarray, 
     size = len(portrait.image)
     bare = depth_map.outline.bare
     pixel = np.nanmedian(depth_map.depth) / portrait.camera.K[0, 0]
-    from_skin = distance_transform_edt(~binary_closing(bare, iterations=max(1, round(GAP * size)))) * pixel
+    from_skin = distance_to(binary_closing(bare, iterations=max(1, round(GAP * size)))) * pixel
     from_outline = distance_within(np.isfinite(depth_map.depth)) * pixel
     below_chin = (np.arange(size) + 0.5 - portrait.landmarks[CHIN, 1]) / (BELOW_CHIN * size)
     limit = np.minimum(STEEPEST * from_skin, MAX_OFFSET) * (1 - smoothstep(below_chin))[:, None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import binary_erosion, distance_transform_edt
+from scipy.ndimage import binary_erosion
 
 from ..headmodel.landmarks import OVAL
 from ..headmodel.model import HeadModel
@@ -12,6 +12,7 @@ from .binding import polygon_mask
 from .blocks import block_means, surfel_blocks
 from .depth import pixel_tangents
 from .feature_edges import edge_offsets, moved_barycentric
+from .nearest_pixels import nearest_pixels
 from .pose_weights import head_pose_weight, shoulder_tops, smoothstep
 from .projection import to_canonical, unproject
 
@@ -49,7 +50,7 @@ def visible_points(portrait: Portrait, depth_map: DepthMap, head: HeadModel, chi
     person = np.isfinite(depth_map.depth)
     # Off the person depth is undefined. Continued outward, level, it keeps the outermost pixels small: their colours
     # are the worst.
-    rows_near, columns_near = distance_transform_edt(~person, return_distances=False, return_indices=True)
+    rows_near, columns_near = nearest_pixels(person)
     depth = depth_map.depth[rows_near, columns_near]
     max_slope = np.where(depth_map.on_head, HEAD_MAX_SLOPE, HAIR_MAX_SLOPE)
     along_columns, along_rows = pixel_tangents(depth, portrait.camera.K, max_slope)
@@ -122,11 +123,14 @@ def person_colors(portrait: Portrait) -> np.ndarray:
     image = alpha * person + (1 - alpha) * background, solved for the person where alpha is large and continued from
     the nearest solid pixel where it is small.
     """
-    image, alpha = portrait.image, portrait.alpha[..., None]
     solid = binary_erosion(portrait.alpha > SOLID_ALPHA, border_value=1)
     if not solid.any():
-        return image
-    rows, columns = distance_transform_edt(~solid, return_distances=False, return_indices=True)
-    nearest = image[rows, columns]
-    solved = np.clip((image - (1 - alpha) * portrait.background) / np.maximum(alpha, 0.1), 0, 1)
-    return np.where(solid[..., None], image, alpha * solved + (1 - alpha) * nearest)
+        return portrait.image
+    rows, columns = nearest_pixels(solid)
+    soft = ~solid
+    image, alpha, background = portrait.image[soft], portrait.alpha[soft][:, None], portrait.background[soft]
+    nearest = portrait.image[rows[soft], columns[soft]]
+    solved = ((image - (1 - alpha) * background) / np.maximum(alpha, 0.1)).clip(0, 1)
+    colors = portrait.image.copy()
+    colors[soft] = alpha * solved + (1 - alpha) * nearest
+    return colors

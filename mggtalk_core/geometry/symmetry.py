@@ -11,6 +11,7 @@ from ..headmodel.arkit import ARKIT_INDEX
 from ..headmodel.model import HeadModel
 from ..types import SUBSTITUTE, SYMMETRIC, VISIBLE, DepthMap, PointCloud, Portrait
 from .mesh_raster import at_points, vertex_normals
+from .nearest_pixels import nearest_pixels
 from .pose_weights import head_pose_weight, shoulder_tops
 from .projection import project, to_camera
 from .scalp import onto_scalp
@@ -149,11 +150,14 @@ def _jaw_travel(mirrored: PointCloud, points: PointCloud, head: HeadModel) -> np
     def travel(cloud: PointCloud) -> np.ndarray:
         return at_points(length, head.faces[cloud.faces], cloud.barycentric) * cloud.expression_weight
 
-    camera = points.portrait.camera
-    in_picture = project(to_camera(mirrored.positions, camera), camera)[:, :2]
+    camera, size = points.portrait.camera, len(points.portrait.alpha)
+    pixels = project(to_camera(mirrored.positions, camera), camera)[:, 1::-1].astype(int).clip(0, size - 1)
     seen = np.flatnonzero(points.origin == VISIBLE)
-    _, nearest = search_tree(points.pixels[seen, ::-1] + 0.5).query(in_picture, workers=-1)
-    return np.maximum(travel(mirrored) - travel(points)[seen][nearest], 0)
+    in_picture = np.full((size, size), np.nan, np.float32)
+    in_picture[tuple(points.pixels[seen].T)] = travel(points)[seen]
+    rows, columns = nearest_pixels(np.isfinite(in_picture))
+    at = tuple(pixels.T)
+    return np.maximum(travel(mirrored) - in_picture[rows[at], columns[at]], 0)
 
 
 def _yaw(portrait: Portrait) -> float:

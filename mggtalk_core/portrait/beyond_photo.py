@@ -7,9 +7,10 @@ stripes up to the crop's border.
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import binary_erosion, distance_transform_edt, label
+from scipy.ndimage import binary_erosion, label
 
 from ..geometry.binding import polygon_mask
+from ..geometry.nearest_pixels import nearest_pixels
 from ..geometry.pose_weights import smoothstep
 from ..geometry.projection import project, to_camera
 from ..headmodel.landmarks import OVAL
@@ -115,8 +116,7 @@ def _hair_above(image: np.ndarray, hair: np.ndarray, edge: int) -> np.ndarray:
     strip = hair[edge : edge + max(2, round(STRIP * size))].all(0)
     haired = np.flatnonzero(binary_erosion(strip, iterations=max(1, round(STRIP * size))))
     if not len(haired):
-        nearest = distance_transform_edt(~hair, return_distances=False, return_indices=True)
-        return image[tuple(nearest)]
+        return image[nearest_pixels(hair)]
     columns = np.arange(size)
     nearest = haired[np.abs(haired[:, None] - columns).argmin(0)]
     mirrored = 2 * nearest - columns

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import binary_dilation, binary_fill_holes, binary_opening, distance_transform_edt, label
+from scipy.ndimage import binary_dilation, binary_fill_holes, binary_opening, label
 
 from ..geometry.mesh_raster import rasterize_mesh
+from ..geometry.nearest_pixels import distance_to
 from ..geometry.projection import project, to_camera
 from ..headmodel.model import HeadModel
 from ..types import Camera
@@ -67,7 +68,7 @@ def _missed_ears(
         ear = np.isfinite(rasterize_mesh(points, members, size, size)[0])
         if not ear.any() or not len(skin):
             continue
-        near = distance_transform_edt(~ear) * pixel
+        near = distance_to(ear) * pixel
         around = (near > 1.5 * EAR_GROWTH) & (near < AROUND) & (mask < SURE_BACKGROUND)
         background = samples(image[around])
         if len(background) < NEIGHBOURS:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, zoom
+from scipy.ndimage import binary_dilation, binary_erosion, zoom
 
+from ..geometry.nearest_pixels import distance_to
 from ..rendering.kernel_cache import kernel
 
 RADIUS = 3  # patches of 7 x 7 pixels
@@ -102,7 +103,7 @@ def _any_in_cell(mask: np.ndarray, side: int) -> np.ndarray:
 
 def _confidence(hole: np.ndarray) -> np.ndarray:
     """1 where known, decaying with the distance into the hole (S, S) float32, but never to nothing."""
-    return np.power(CONFIDENCE_DECAY, -distance_transform_edt(hole)).clip(1e-4).astype(np.float32)
+    return np.power(CONFIDENCE_DECAY, -distance_to(~hole)).clip(1e-4).astype(np.float32)
 
 
 def _initial_matches(previous: np.ndarray | None, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from scipy.ndimage import (
-    binary_dilation,
-    binary_erosion,
-    binary_opening,
-    distance_transform_edt,
-    gaussian_filter,
-    label,
-)
-from torch.nn.functional import interpolate
+from scipy.ndimage import binary_dilation, binary_erosion, binary_opening, gaussian_filter, label
 
+from ..geometry.coarse import enlarged
+from ..geometry.nearest_pixels import distance_to
 from ..types import SOLID_ALPHA
 from .background import PERSON_ALPHA
 
@@ -53,13 +46,13 @@ def with_loose_hair(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """
     size = len(alpha)
     step = max(1, size // COARSE)
-    away = distance_transform_edt(alpha <= PERSON_ALPHA) / size
+    away = distance_to(alpha > PERSON_ALPHA) / size
     small = image[::step, ::step]
     wall, spread = _wall(small, away[::step, ::step] > MARGIN)
     solid = binary_erosion(alpha > SOLID_ALPHA, iterations=max(1, size // 100), border_value=1)
     hair, _ = _around(small, solid[::step, ::step], HAIR_BLUR * len(small))
     contrast = np.linalg.norm(hair - wall, axis=2).clip(LEAST_CONTRAST)
-    wall, spread, contrast = (_enlarged(smooth, step, size) for smooth in (wall, spread, contrast))
+    wall, spread, contrast = (enlarged(smooth, step, size) for smooth in (wall, spread, contrast))
     difference = np.linalg.norm(image - wall, axis=2)
     times, least = UNLIKE_WALL
     unlike = difference / np.maximum(times * spread, least)
@@ -108,10 +101,3 @@ def _around(values: np.ndarray, weight: np.ndarray, sigma: float) -> tuple[np.nd
     total = gaussian_filter(weight.astype(np.float32), sigma, mode="nearest")
     sums = [gaussian_filter(weight * channel, sigma, mode="nearest") for channel in np.moveaxis(values, 2, 0)]
     return np.stack(sums, 2) / np.maximum(total, 1e-6)[..., None], total
-
-
-def _enlarged(smooth: np.ndarray, step: int, size: int) -> np.ndarray:
-    """A smooth picture (s, s) or (s, s, C) of every `step`-th pixel, at its full side `size`."""
-    planes = torch.from_numpy(np.ascontiguousarray(smooth, np.float32)).reshape(1, *smooth.shape[:2], -1)
-    grown = interpolate(planes.permute(0, 3, 1, 2), scale_factor=step, mode="bilinear")[0].permute(1, 2, 0).numpy()
-    return grown[:size, :size].reshape(size, size, *smooth.shape[2:])

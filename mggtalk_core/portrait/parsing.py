@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_dilation, binary_opening, distance_transform_edt, label
+from scipy.ndimage import binary_dilation, binary_opening, label
 from torch.nn.functional import interpolate
 
 from ..geometry.binding import polygon_mask
+from ..geometry.nearest_pixels import distance_to
 from ..geometry.pose_weights import smoothstep
 from ..headmodel.landmarks import OVAL
 from ..model_files import find_model_file
@@ -82,7 +83,7 @@ def without_veils(mask: np.ndarray) -> np.ndarray:
     background = binary_opening(mask < BACKGROUND_ALPHA, iterations=max(1, size // 256))
     if not background.any():
         return mask
-    inward = distance_transform_edt(~background) / size
+    inward = distance_to(background) / size
     solid = smoothstep((inward - SOFT_EDGE[0]) / (SOFT_EDGE[1] - SOFT_EDGE[0]))
     return np.maximum(mask, solid).astype(np.float32)
 
