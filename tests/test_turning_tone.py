@@ -5,13 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
 
 from mggtalk_core.gaussians.head import GaussianHead
 from mggtalk_core.gaussians.sgp import predict_invisible, predict_visible
-from mggtalk_core.gaussians.turning_tone import _hair
+from mggtalk_core.gaussians.turning_tone import _hair, softened, turned_changes
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
-from mggtalk_core.geometry.mask_distance import distance_within
+from mggtalk_core.geometry.nearest_pixels import distance_within
+from mggtalk_core.geometry.symmetry import select
+from mggtalk_core.headmodel.model import load_head_model
 from mggtalk_core.model import MGGTalkModel
 from mggtalk_core.rendering.frames import render_frames
 from mggtalk_core.types import SOLID_ALPHA, VISIBLE, Motion
@@ -52,13 +54,30 @@ def test_an_edges_glow_goes_as_the_head_turns(demo_portrait, glowing, yaw):
     assert blue[1] - blue[0] < 0.6 * (blue[2] - blue[0])
 
 
-def test_only_hair_changes(demo_head, demo_points):
-    changes = demo_head.turned_changes.numpy()
-    some = np.flatnonzero(np.abs(changes).max(1) > 0.02)
-    assert len(some) > 500
-    seen = some[demo_head.origin.numpy()[some] == VISIBLE]
-    rows, columns = demo_points.pixels[seen].T
-    assert not demo_points.depth_map.outline.bare[rows, columns].any()
+def test_only_hair_changes_its_tone(demo_points):
+    changes = turned_changes(predict_visible(MGGTalkModel(), demo_points).points, load_head_model())
+    some = np.abs(changes).max(2) > 0.02
+    assert some.sum() > 500 and not (some & demo_points.depth_map.outline.bare).any()
+
+
+def test_slanted_surface_has_no_more_contrast_than_the_photo_as_it_turns(demo_points):
+    """The cheeks' and the hair's: sharpened colours go beyond the photo's own, turned ones do not."""
+    seen = select(demo_points, demo_points.origin == VISIBLE)
+    points = predict_visible(MGGTalkModel(), seen).points
+    image = points.portrait.image
+    changes = softened(points, np.zeros_like(image))
+    rows, columns = points.pixels.T
+    darkest, brightest = (extreme(image, (3, 3, 1))[rows, columns] for extreme in (minimum_filter, maximum_filter))
+    turned = points.colors + changes[rows, columns]
+
+    def beyond(colors: np.ndarray) -> np.ndarray:
+        return np.maximum(darkest - colors, colors - brightest).max(1)[changed]
+
+    changed = changes[rows, columns].any(1)
+    assert changed.mean() > 0.05 and beyond(points.colors).mean() > 0.01
+    assert beyond(turned).max() < 1e-6
+    facing = -points.depth_map.normals[rows, columns, 2]
+    assert facing[changed].max() < 0.9
 
 
 def test_jewels_and_the_last_pixels_of_a_jaw_are_no_hair():

@@ -64,6 +64,14 @@ def colors_around(image: np.ndarray, known: np.ndarray, places: np.ndarray) -> t
     return mean, covariance
 
 
+def colors_beside(image: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Colours (9, n, 3) of the 3 x 3 pixels around each of some pixels (S, S) bool of an image (S, S, 3)."""
+    rows, columns = np.nonzero(chosen)
+    down, right = np.mgrid[-1:2, -1:2].reshape(2, 9, 1)
+    last = len(image) - 1
+    return image[(rows + down).clip(0, last), (columns + right).clip(0, last)]
+
+
 OWN_SPREAD, OWN_MARGIN, APART = 1.5, 0.02, 3.0
 """How many standard deviations of the person's own colours, and of this margin (sRGB), still look like the person; and
 how many times that far off the background's are where the two can be told apart."""

@@ -12,7 +12,7 @@ from ..geometry.nearest_pixels import distance_to
 from ..geometry.scalp import goes_on_behind
 from ..headmodel.landmarks import INNER_LIP_RING
 from ..types import DepthMap, Portrait
-from .edge import EDGE_LOOK, Edge, colors_around
+from .edge import EDGE_LOOK, Edge, colors_around, colors_beside
 
 EDGE_MARGIN = 0.05
 """How much darker or brighter than the person's farther inside an edge's colour may be."""
@@ -49,7 +49,7 @@ def color_range(portrait: Portrait, depth_map: DepthMap, edge: Edge) -> tuple[np
     darkest, brightest = np.zeros_like(image), np.ones_like(image)
     grazing = -depth_map.normals[..., 2] < GRAZING
     close = grazing | _between_lips(portrait)
-    around = _neighbours(image, close)
+    around = colors_beside(image, close)
     darkest[close], brightest[close] = around.min(0), around.max(0)
     step = max(1, size // ENOUGH_PIXELS)
     nearest = tuple(edge.nearest // step)
@@ -59,14 +59,6 @@ def color_range(portrait: Portrait, depth_map: DepthMap, edge: Edge) -> tuple[np
     highest = maximum_filter(np.where(inside, some, 0), window)[nearest] + EDGE_MARGIN
     darkest[edge.pixels], brightest[edge.pixels] = lowest.clip(0, 1), highest.clip(0, 1)
     return darkest, brightest
-
-
-def _neighbours(image: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Colours (9, n, 3) of the 3 x 3 pixels around each of some pixels (S, S) bool of an image (S, S, 3)."""
-    rows, columns = np.nonzero(chosen)
-    down, right = np.mgrid[-1:2, -1:2].reshape(2, 9, 1)
-    last = len(image) - 1
-    return image[(rows + down).clip(0, last), (columns + right).clip(0, last)]
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from .identity_encoder import encoder_input, sample_features
 from .light import fit_light, lit_normals, surface_normals
 from .monochrome import in_the_photos_tint
 from .strands import with_strands
-from .turning_tone import as_turned, of_points, turned_changes
+from .turning_tone import as_turned, of_points, softened, turned_changes
 
 SHARPENING_ITERATIONS = 8
 
@@ -139,7 +139,7 @@ def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> Gaussia
         pose_weight=torch.from_numpy(points.pose_weight),
         origin=torch.from_numpy(points.origin),
         normals=torch.from_numpy(lit_normals(points, normals)),
-        turned_changes=torch.from_numpy(of_points(points, changes)),
+        turned_changes=torch.from_numpy(of_points(points, softened(visible.points, changes))),
         light=torch.from_numpy(fit_light(points, normals, head)),
         vertices=torch.from_numpy(portrait.vertices),
         triangles=torch.from_numpy(head.faces),

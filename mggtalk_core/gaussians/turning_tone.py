@@ -1,4 +1,4 @@
-"""Colours of hair that are right in the photo's pose alone.
+"""Colours that are right in the photo's pose alone: at the edge of hair, and on all slanted surface.
 
 At the edge of hair the photo shows the background through it, its colour on it, or light from behind. As the head
 turns, that edge comes to face the camera, many times as wide, and would draw the old outline: blue streaks before a
@@ -19,6 +19,7 @@ from ..geometry.nearest_pixels import distance_to, distance_within
 from ..geometry.pose_weights import smoothstep
 from ..headmodel.model import HeadModel
 from ..types import SOLID_ALPHA, SYMMETRIC, VISIBLE, PointCloud
+from .edge import EDGE_REACH, colors_beside
 
 if TYPE_CHECKING:
     from .head import GaussianHead
@@ -47,6 +48,9 @@ FAR_INSIDE, OWN_RANGE = 0.1, (0.05, 0.95)
 RIDGE = 0.03
 """Variance of the nearness to the edge that is added to what is measured: in hair no wider than the edge little of its
 tone is known to come from there."""
+
+SLANTED = 0.9
+"""Cosine of the angle between view and surface from which on it is not stretched much by turning to the camera."""
 
 FACING = (0.03, 0.3)
 """Cosines that a surfel gains towards the camera between which its colour changes."""
@@ -83,6 +87,27 @@ def turned_changes(points: PointCloud, head: HeadModel) -> np.ndarray:
         covered = points.steps[hair] > max(down, right)
         changes[rows[covered] + down, columns[covered] + right] = change[covered]
     return changes
+
+
+def softened(points: PointCloud, changes: np.ndarray) -> np.ndarray:
+    """Changes (S, S, 3) with the loss of contrast beyond that of the photo's own pixels, on slanted surface.
+
+    Splats overlap, so their colours were sharpened until together they showed the photo. Turned to the camera slanted
+    surface spreads them out: that contrast would be grain on cheeks and ladders along hair.
+    """
+    portrait = points.portrait
+    some = np.flatnonzero((points.origin == VISIBLE) & (points.pose_weight > 0.5) & (points.steps == 1))
+    rows, columns = points.pixels[some].T
+    slanted = -points.depth_map.normals[rows, columns, 2] < SLANTED
+    inside = distance_within(portrait.alpha > SOLID_ALPHA)[rows, columns] > EDGE_REACH * len(portrait.image)
+    some = some[slanted & inside]  # farther out colours are no longer the photo's, for the better
+    chosen = np.zeros(portrait.alpha.shape, bool)
+    chosen[tuple(points.pixels[some].T)] = True
+    around, colors = colors_beside(portrait.image, chosen), np.empty_like(portrait.image)
+    colors[tuple(points.pixels[some].T)] = points.colors[some]
+    result = changes.copy()
+    result[chosen] += colors[chosen].clip(around.min(0), around.max(0)) - colors[chosen]
+    return result
 
 
 def _local_fit(

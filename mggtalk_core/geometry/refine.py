@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_closing
+from scipy.ndimage import binary_closing, gaussian_filter
 from torch import nn
 
 from ..types import DepthMap, Portrait
@@ -27,9 +27,13 @@ ON_HEAD_CHANNEL = 8
 HOLD_REACH = 2
 """How far around the face depth is held, and over how many pixels more it becomes free."""
 
-STEEPEST, GAP = 0.8, 0.01
+STEEPEST, GAP = 1.2, 0.01
 """Offsets grow no faster than this with the distance from bare skin, or foreheads would get an edge where hair begins,
 which light then shows; and gaps in it, in crop sides, that are closed first."""
+
+LIMIT_BLUR, KNEE = 1 / 128, 4
+"""Standard deviation, crop sides, by which that limit is smooth; and the power that says how sharply offsets bend into
+it (a sum of powers instead of the smaller of the two)."""
 
 CHIN, BELOW_CHIN = 152, 0.3
 """The chin's landmark, and over how much of the crop's height below it offsets end: of shoulders, scarfs and hands the
@@ -99,7 +103,7 @@ def refine_depth(network: GeoRefineUNet, portrait: Portrait, depth_map: DepthMap
     offset = network(refine_inputs(portrait, depth_map).to(device)).cpu()[:, None]
     size = portrait.image.shape[0]
     offset = nn.functional.interpolate(offset, (size, size), mode="bilinear", align_corners=False)[0, 0].numpy()
-    offset = offset.clip(*_offset_range(portrait, depth_map))
+    offset = _bounded(offset, portrait, depth_map)
     if not offset.any():
         return depth_map
     depth = (depth_map.depth + offset).astype(np.float32)
@@ -107,17 +111,20 @@ def refine_depth(network: GeoRefineUNet, portrait: Portrait, depth_map: DepthMap
     return replace(depth_map, depth=depth, normals=normals, source=f"{depth_map.source} + geo refine")
 
 
-def _offset_range(portrait: Portrait, depth_map: DepthMap) -> tuple[np.ndarray, np.ndarray]:
-    """How far (S, S), metres, depth may come nearer (negative) and move away.
+def _bounded(offset: np.ndarray, portrait: Portrait, depth_map: DepthMap) -> np.ndarray:
+    """Depth offsets (S, S) m as far as they may go.
 
     Nothing on bare skin, more away from it, and nothing again far below the chin; nor away at the person's outline,
-    where strands that are thinner than the network sees would be left standing behind the head.
+    where strands that are thinner than the network sees would be left standing behind the head. The mask of skin is
+    coarse, so what depends on the distance from it is smooth, and the offset bends into it: creases fan hair out.
     """
     size = len(portrait.image)
-    bare = depth_map.outline.bare
+    bare, blur = depth_map.outline.bare, LIMIT_BLUR * size
     pixel = np.nanmedian(depth_map.depth) / portrait.camera.K[0, 0]
-    from_skin = distance_to(binary_closing(bare, iterations=max(1, round(GAP * size)))) * pixel
-    from_outline = distance_within(np.isfinite(depth_map.depth)) * pixel
+    from_skin = distance_to(binary_closing(bare, iterations=max(1, round(GAP * size))))
+    smooth = gaussian_filter(np.minimum(STEEPEST * (from_skin - blur / 2).clip(0) * pixel, MAX_OFFSET), blur)
     below_chin = (np.arange(size) + 0.5 - portrait.landmarks[CHIN, 1]) / (BELOW_CHIN * size)
-    limit = np.minimum(STEEPEST * from_skin, MAX_OFFSET) * (1 - smoothstep(below_chin))[:, None]
-    return -limit, np.minimum(limit, STEEPEST * from_outline)
+    limit = np.minimum(smooth, STEEPEST * from_skin * pixel) * smoothstep(from_skin / blur)
+    limit *= (1 - smoothstep(below_chin))[:, None]
+    bounded = offset * limit / (offset**KNEE + limit**KNEE + 1e-30) ** (1 / KNEE)
+    return np.minimum(bounded, STEEPEST * distance_within(np.isfinite(depth_map.depth)) * pixel)
