@@ -10,8 +10,9 @@ from mggtalk_core.gaussians import deformation
 from mggtalk_core.gaussians.deformation import HeadDeformer, deform_torch
 from mggtalk_core.gaussians.light import MAX_CHANGE, MIN_LIGHT, Relighter, sh_basis, turned_light
 from mggtalk_core.gaussians.mouth_light import MouthLight
-from mggtalk_core.gaussians.turning_tone import TurningTone
+from mggtalk_core.gaussians.turning_tone import FACING, TurningTone
 from mggtalk_core.gaussians.unfolding_tone import UnfoldingTone
+from mggtalk_core.geometry.pose_weights import smoothstep
 from mggtalk_core.rendering.frames import _in_order
 
 
@@ -75,6 +76,22 @@ def test_relight_is_the_plain_formula(n):
     tones = (mouth, UnfoldingTone.none(), TurningTone.none())
     got = Relighter(colors, normals, pose_weight, light, *tones).colors(np.zeros(52), rotation)
     np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_colours_change_as_far_as_points_have_turned():
+    rng = np.random.default_rng(3)
+    colors, changes = rng.uniform(0, 1, (40, 3)).astype(np.float32), rng.normal(0, 0.3, (30, 3)).astype(np.float32)
+    normals, pose_weight = rng.normal(size=(30, 3)).astype(np.float32), rng.uniform(0, 1, 30).astype(np.float32)
+    points, towards, rotation = rng.permutation(40)[:30], np.array([0, 0.6, -0.8]), np.array([0.1, 0.5, -0.2])
+    from scipy.spatial.transform import Rotation
+
+    gain = pose_weight * (normals @ (towards @ Rotation.from_rotvec(rotation).as_matrix() - towards))
+    amount = smoothstep((gain - FACING[0]) / (FACING[1] - FACING[0]))[:, None]
+    assert 0 < (amount > 0).sum() < 30
+    expected = colors.copy()
+    expected[points] = (expected[points] + amount * changes).clip(0, 1)
+    TurningTone(points, changes, normals, pose_weight, towards).shade(colors, rotation)
+    np.testing.assert_allclose(colors, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("workers", [1, 3])

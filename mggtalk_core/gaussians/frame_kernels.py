@@ -206,3 +206,20 @@ def relight_points(colors, normals, at_rest, pose_weight, light, out_colors):
     n = colors.shape[0]
     for start in range(0, n, WIDTH):
         _relight8(min(start, n - WIDTH), colors, normals, at_rest, pose_weight, light, out_colors)
+
+
+@kernel
+def turn_points(colors, points, changes, normals, pose_weight, before, none, whole):
+    """Add to colours (N, 3), in place, the changes (n, 3) of some points (n,), as far as these have turned.
+
+    normals (n, 3), pose_weight (n,); `before` (3,) is what the way to the camera gains in the head's frame; below a
+    cosine gained of `none` nothing is added, above `whole` all.
+    """
+    for i in range(len(points)):
+        gain = normals[i, 0] * before[0] + normals[i, 1] * before[1] + normals[i, 2] * before[2]
+        share = min((pose_weight[i] * gain - none) / (whole - none), np.float32(1))
+        if share > 0:
+            amount = share * share * (3 - 2 * share)
+            for c in range(3):
+                turned = colors[points[i], c] + amount * changes[i, c]
+                colors[points[i], c] = min(max(turned, np.float32(0)), np.float32(1))

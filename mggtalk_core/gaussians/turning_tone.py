@@ -20,6 +20,7 @@ from ..geometry.pose_weights import smoothstep
 from ..headmodel.model import HeadModel
 from ..types import SOLID_ALPHA, SYMMETRIC, VISIBLE, PointCloud
 from .edge import EDGE_REACH, colors_beside
+from .frame_kernels import turn_points
 
 if TYPE_CHECKING:
     from .head import GaussianHead
@@ -198,15 +199,8 @@ class TurningTone:
         field = np.zeros((0, 3), np.float32)
         return TurningTone(np.zeros(0, int), field, field, field[:, 0], np.zeros(3, np.float32))
 
-    def turned(self, rotation: np.ndarray) -> np.ndarray:
-        """How much (n,), 0..1, each point has turned to the camera by a rotation (3,), axis-angle rad."""
-        before = self.towards @ Rotation.from_rotvec(rotation).as_matrix() - self.towards
-        gain = self.pose_weight * (self.normals @ before.astype(np.float32))
-        return smoothstep((gain - FACING[0]) / (FACING[1] - FACING[0]))
-
     def shade(self, colors: np.ndarray, rotation: np.ndarray) -> None:
-        """Turn colours (N, 3), in place, from the photo's pose by a rotation (3,), axis-angle rad."""
-        amount = self.turned(rotation)
-        some = amount > 0
-        points = self.points[some]
-        colors[points] = (colors[points] + amount[some, None] * self.changes[some]).clip(0, 1)
+        """Turn colours (N, 3) float32, in place, from the photo's pose by a rotation (3,), axis-angle rad."""
+        before = (self.towards @ Rotation.from_rotvec(rotation).as_matrix() - self.towards).astype(np.float32)
+        none, whole = (np.float32(cosine) for cosine in FACING)
+        turn_points(colors, self.points, self.changes, self.normals, self.pose_weight, before, none, whole)
