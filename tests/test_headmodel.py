@@ -92,6 +92,13 @@ def test_jaw_open_parts_the_lips_and_moves_the_lower_teeth_only(head):
     assert np.abs(moved[head.part_vertices(UPPER_TEETH)]).max() < 1e-3
 
 
+def test_the_lower_lip_of_a_funnel_is_round(head):
+    """MakeHuman's came to a point in the middle: "oo" was a diamond."""
+    marks = head.landmarks_of(head.mean + head.expression_basis[ARKIT_INDEX["mouthFunnel"]])[[87, 14, 317], :2]
+    (x1, y1), (x2, y2) = np.diff(marks, axis=0)
+    assert np.degrees(abs(np.arctan2(y2, x2) - np.arctan2(y1, x1))) < 30  # 62
+
+
 def test_blink_moves_only_its_own_side(head):
     blink = np.linalg.norm(head.landmarks_of(head.expression_basis)[ARKIT_INDEX["eyeBlinkLeft"]], axis=1)
     assert blink[list(RIGHT_EYE_RING)].max() < 1e-4

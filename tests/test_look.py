@@ -21,8 +21,10 @@ from mggtalk_core.geometry.binding import polygon_mask, rows_of_teeth
 from mggtalk_core.geometry.border import cut_columns
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
 from mggtalk_core.geometry.mesh_raster import rasterize_mesh, vertex_normals
+from mggtalk_core.geometry.outline_depth import outline_depth
 from mggtalk_core.geometry.pose_weights import head_pose_weight
 from mggtalk_core.geometry.projection import project, to_camera
+from mggtalk_core.geometry.scalp import SILHOUETTE_DEPTH
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
 from mggtalk_core.headmodel.landmarks import OVAL
 from mggtalk_core.headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, TONGUE, UPPER_TEETH, load_head_model
@@ -253,6 +255,23 @@ def test_a_face_in_profile_keeps_its_nose():
         column, row = portrait.landmarks[landmark].astype(int)
         column -= 3  # the outline itself
         assert abs(depth_map.depth[row, column] - depth[row, column]) < allowed, landmark
+
+
+def test_a_beard_in_profile_ends_at_the_chin():
+    """Its outline lay in the plane of the ears, a hand's breadth behind: turned, it stood off sideways as a spike."""
+    portrait = analyze_portrait(read_photo(shared_data("dev/portraits/p10_man_side_view.jpg")), size=512)
+    depth_map = estimate_depth(portrait)
+    chin = to_camera(load_head_model().landmarks_of(portrait.vertices)[152], portrait.camera)[2]
+    column, row = portrait.landmarks[152].astype(int)
+    beard = depth_map.depth[row : row + 60, column - 10 : column + 30]
+    below = np.isfinite(beard) & ~depth_map.on_head[row : row + 60, column - 10 : column + 30]
+    assert below.sum() > 100
+    assert np.percentile(beard[below] - chin, 95) < 0.02  # 0.058
+
+
+def test_seen_from_the_front_the_outline_lies_in_the_plane_of_the_ears(demo_portrait):
+    depth = outline_depth(demo_portrait, load_head_model(), demo_portrait.alpha > 0.5)
+    assert np.abs(depth - demo_portrait.camera.viewmat[2, 3] - SILHOUETTE_DEPTH).max() < 0.003
 
 
 def test_no_shoulders_of_the_head_model_stand_out_of_the_clothes(demo_points):

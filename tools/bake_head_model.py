@@ -28,12 +28,14 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 import numpy as np  # noqa: E402
 from safetensors.numpy import save  # noqa: E402
+from scipy import sparse  # noqa: E402
 from scipy.optimize import linear_sum_assignment  # noqa: E402
 from scipy.spatial import Delaunay  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mggtalk_core.geometry.mesh_raster import rasterize_mesh, vertex_normals  # noqa: E402
+from mggtalk_core.geometry.pose_weights import smoothstep  # noqa: E402
 from mggtalk_core.geometry.projection import project  # noqa: E402
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX, ARKIT_NAMES  # noqa: E402
 from mggtalk_core.headmodel.landmarks import INNER_LIP_LOWER, INNER_LIP_UPPER  # noqa: E402
@@ -54,7 +56,7 @@ DECIMETRES_GL_TO_CANONICAL = np.array([0.1, -0.1, -0.1])
 """MakeHuman: decimetres, x to the subject's left, y up, z out of the face. Canonical: metres, y down, z inwards."""
 
 ACTION_STRENGTH = {
-    "jawOpen": 1.2, "mouthFunnel": 1.2, "mouthPucker": 1.8, "mouthLeft": 2.0, "mouthRight": 2.0, "mouthFrown": 2.0,
+    "jawOpen": 1.2, "mouthFunnel": 1.45, "mouthPucker": 1.8, "mouthLeft": 2.0, "mouthRight": 2.0, "mouthFrown": 2.0,
     "mouthStretch": 1.5, "mouthShrugLower": 2.0, "mouthPress": 1.3, "mouthLowerDown": 2.5, "mouthUpperUp": 1.7,
     "browDown": 1.9, "browInnerUp": 2.0, "browOuterUp": 2.0, "eyeSquint": 1.5, "eyeWide": 1.5, "eyeLookDown": 1.3,
     "eyeLookUp": 1.5,
@@ -70,6 +72,13 @@ ACTION_MIX = {
 """What MakeHuman's action lacks of ARKit's, or has too much of, in other (scaled) actions of the same side: pressed
 lips roll in and do not widen into a smile, and lids follow the eye upwards. Chosen by the scores that come back
 (docs/look.md)."""
+
+ROUNDED, ROUNDING_STEPS = ("mouthFunnel",), 4
+"""Actions whose lips come to a point in the middle, and how often they are smoothed: round lips are an O."""
+
+ROUNDED_MIDDLE = (0.005, 0.015)
+"""To this distance from the middle lips are rounded, metres; beyond the second the corners stay as they are, or what
+lies behind the lips there comes out."""
 
 SIDE_BLEND = 0.01
 """Half width of the band, metres, in which an action without sides fades from one side to the other when split."""
@@ -393,6 +402,26 @@ def mix_actions(expression: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return mixed
 
 
+def round_actions(expression: np.ndarray, mean: np.ndarray, head: HeadMesh) -> np.ndarray:
+    """The actions (52, V, 3) m with the ROUNDED ones smoothed along x over the skin in the middle of the lips."""
+    skin = head.faces[head.parts == SKIN]
+    edges = np.unique(np.sort(skin[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), 1), axis=0)
+    step = mean[edges[:, 0]] - mean[edges[:, 1]]
+    weight = (step[:, 0] / np.linalg.norm(step, axis=1)) ** 2  # neighbours beside, not those above and below
+    links = sparse.coo_matrix((weight, edges.T), (len(mean), len(mean)))
+    links = sparse.diags(0.5 / np.maximum(np.asarray((links + links.T).sum(1)).ravel(), 1e-9)) @ (links + links.T)
+    near, far = ROUNDED_MIDDLE
+    amount = 1 - smoothstep((np.abs(mean[:, :1]) - near) / (far - near))
+    amount[np.setdiff1d(np.arange(len(mean)), skin)] = 0
+    rounded = expression.copy()
+    for name in ROUNDED:
+        field = expression[ARKIT_INDEX[name]]
+        for _ in range(ROUNDING_STEPS):
+            field = 0.5 * field + links @ field
+        rounded[ARKIT_INDEX[name]] += amount * (field - expression[ARKIT_INDEX[name]])
+    return rounded
+
+
 def vote_landmarks(
     mean: np.ndarray,  # (V, 3) m
     pca: np.ndarray,  # (K, V, 3) m
@@ -580,6 +609,7 @@ def bake(root, version: str, output: Path) -> None:
     expression = expression * unit
     landmarks = vote_landmarks(mean, pca, local, expression, head)
     expression = mix_actions(expression * action_strengths()[:, None, None], mean)
+    expression = round_actions(expression, mean, head)
     touched = np.unique(head.faces[landmarks.faces])
     # A local change and its opposite become one signed direction; the ones no landmark can see are left out.
     signed = {name: 0.5 * (positive - negative) for name, (positive, negative) in local.items()}

@@ -16,8 +16,9 @@ from .binding import bind_pixels, polygon_mask
 from .coarse import enlarged
 from .mesh_raster import at_points, rasterize_mesh, vertex_normals
 from .nearest_pixels import distance_between, distance_to, distance_within, nearest_pixels
+from .outline_depth import outline_depth
 from .projection import project, to_camera, unproject
-from .scalp import SILHOUETTE_DEPTH, hair_outline
+from .scalp import hair_outline
 
 GRAZING = 0.3
 """Cosine of the viewing angle below which the head model's own depth is not used (it may be under hair)."""
@@ -60,7 +61,7 @@ cells."""
 def head_prior_depth(portrait: Portrait) -> DepthMap:
     """Depth of the person from the fitted head model (paper: Depth Est., here without a depth network).
 
-    On the head model: its depth. Elsewhere inside the person: (silhouette plane - depth)^2 is interpolated by Laplace's
+    On the head model: its depth. Elsewhere inside the person: (outline's depth - depth)^2 is interpolated by Laplace's
     equation, zero at the outline, so that depth rises like a circle's arc from the outline: hair becomes round.
     """
     head = load_head_model()
@@ -86,10 +87,10 @@ def head_prior_depth(portrait: Portrait) -> DepthMap:
         head_depth = np.where(profile, _continued(head_depth, known), head_depth)
         known |= profile
 
-    outline_depth = portrait.camera.viewmat[2, 3] + SILHOUETTE_DEPTH
-    rise = np.where(known, np.maximum(outline_depth - np.where(known, head_depth, outline_depth), 0) ** 2, 0.0)
+    outline = outline_depth(portrait, head, person)
+    rise = np.where(known, np.maximum(outline - np.where(known, head_depth, outline), 0) ** 2, 0.0)
     rise = _round_silhouette(rise, known, person)
-    depth = np.where(known, head_depth, outline_depth - np.sqrt(np.maximum(rise, 0)))
+    depth = np.where(known, head_depth, outline - np.sqrt(np.maximum(rise, 0)))
     # The head model's edge is where two different surfaces meet: smooth there, and where nothing is known.
     edge = binary_dilation(known, np.ones((5, 5))) & ~binary_erosion(known, np.ones((5, 5)))
     smooth = gaussian_filter(depth.astype(np.float32), size / 250)
