@@ -72,7 +72,7 @@ def test_relight_is_the_plain_formula(n):
     change = np.maximum(sh_basis(normals) @ turned, floor) / np.maximum(sh_basis(normals) @ light, floor)
     change = change.clip(1 / MAX_CHANGE, MAX_CHANGE)
     expected = (colors * (1 + pose_weight[:, None] * (change - 1))).clip(0, 1)
-    mouth = MouthLight(np.zeros(0, int), np.zeros(0, int), np.ones(3), np.zeros((52, 3)), 1.0)
+    mouth = MouthLight(*[np.zeros(0, int)] * 3, np.ones(3), np.zeros((52, 3)), 1.0)
     tones = (mouth, UnfoldingTone.none(), TurningTone.none())
     got = Relighter(colors, normals, pose_weight, light, *tones).colors(np.zeros(52), rotation)
     np.testing.assert_allclose(got, expected, atol=1e-5)

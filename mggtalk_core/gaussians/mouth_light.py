@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial import cKDTree
 
-from ..headmodel.landmarks import LIP_CORNERS
+from ..headmodel.landmarks import INNER_LIP_RING, LIP_CORNERS
 from ..headmodel.model import LOWER_TEETH, TONGUE, UPPER_TEETH, HeadModel, load_head_model
-from ..types import Portrait
+from ..types import INTERIOR, Portrait
 
 if TYPE_CHECKING:
     from .head import GaussianHead
@@ -21,6 +22,18 @@ DEEP, ON_LIPS = 2.0, 0.7
 """Powers of the width by which teeth and tongue brighten, and the rest of the mouth, mostly the lips' own inside. In 63
 training clips upper teeth are .6 times as bright as a head without this has them in the narrowest quarter of mouths,
 1.3 in the widest; tongues 1 and 2.2, the rest 1.3 and 1.7."""
+
+
+RIM, ROUND, TURNED_IN = 0.006, 0.88, 2.0
+"""Rims of the lips are this near to their inner edges, metres. Where a mouth is narrower than this, in its width in the
+photo, those that the photo hides turn into it and darken with this power of the width; bright, they are beads there."""
+
+
+def on_rims(model: HeadModel) -> np.ndarray:
+    """Mask (F,) of the triangles of the lips' rims, on the average head."""
+    edges = model.landmarks_of(model.mean)[list(INNER_LIP_RING)]
+    distance, _ = cKDTree(edges).query(model.mean[model.faces].mean(1))
+    return model.outer_skin & (distance < RIM)
 
 
 def light_powers(faces: np.ndarray, model: HeadModel) -> np.ndarray:
@@ -56,6 +69,7 @@ class MouthLight:
 
     deep: np.ndarray  # (n,) indices of the Gaussians of teeth and tongue
     on_lips: np.ndarray  # (m,) of the rest of the mouth
+    rims: np.ndarray  # (r,) of the lips' rims that the photo hides
     corners: np.ndarray  # (3,) m from one corner of the mouth to the other, without expression
     corner_basis: np.ndarray  # (52, 3) m what expressions add to it
     source_width: float  # the mouth's width that the head's colours are of
@@ -68,10 +82,12 @@ class MouthLight:
         basis = between_corners(head.expression_basis.numpy(), model)
         corners = between_corners(head.vertices.numpy(), model) - source @ basis
         deep, on_lips = (np.flatnonzero(powers == np.float32(power)) for power in (DEEP, ON_LIPS))
-        return MouthLight(deep, on_lips, corners, basis, mouth_width(corners, source @ basis))
+        rims = np.flatnonzero((head.origin.numpy() == INTERIOR) & on_rims(model)[head.faces.numpy()])
+        return MouthLight(deep, on_lips, rims, corners, basis, mouth_width(corners, source @ basis))
 
     def shade(self, colors: np.ndarray, expression: np.ndarray) -> None:
         """Turn colours (N, 3) behind the lips, in place, from the source's expression to another (52,)."""
         change = mouth_width(self.corners, expression @ self.corner_basis) / self.source_width
         for points, power in ((self.deep, DEEP), (self.on_lips, ON_LIPS)):
             colors[points] = np.minimum(colors[points] * np.float32(change**power), 1)
+        colors[self.rims] *= np.float32(min(change / ROUND, 1) ** TURNED_IN)
