@@ -15,7 +15,7 @@ from mggtalk_core.gaussians.edge import Edge
 from mggtalk_core.gaussians.edge_colors import edge_tints
 from mggtalk_core.gaussians.hair import share_of_hair
 from mggtalk_core.gaussians.light import Relighter
-from mggtalk_core.gaussians.mouth_light import on_rims
+from mggtalk_core.gaussians.mouth_light import RIM
 from mggtalk_core.gaussians.sgp import predict_invisible, predict_visible
 from mggtalk_core.gaussians.unfolding_tone import UnfoldingTone
 from mggtalk_core.geometry.binding import polygon_mask, rows_of_teeth
@@ -212,7 +212,7 @@ def test_rounded_lips_shade_the_teeth_and_nothing_else(demo_head):
     teeth = np.isin(model.parts[faces], (UPPER_TEETH, LOWER_TEETH))
     outer = model.outer_skin[faces]
     outer[UnfoldingTone.of(demo_head).points] = False  # rims of lips and lids, tested elsewhere,
-    outer &= ~on_rims(model)[faces]  # as those that turn into the mouth are
+    outer &= ~model.beside_lips(RIM)[faces]  # as those that turn into the mouth are
 
     def colors(*actions: str) -> np.ndarray:
         expression = np.zeros(52, np.float32)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mggtalk_core.gaussians.mouth_light import MouthLight, on_rims
+from mggtalk_core.gaussians.mouth_light import RIM, MouthLight
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
 from mggtalk_core.headmodel.model import load_head_model
 from mggtalk_core.types import INTERIOR
@@ -27,7 +27,7 @@ def test_the_photo_s_own_mouth_keeps_its_light(demo_head):
 
 
 def test_hidden_rims_darken_in_round_mouths_only(demo_head):
-    rims = (demo_head.origin.numpy() == INTERIOR) & on_rims(load_head_model())[demo_head.faces.numpy()]
+    rims = (demo_head.origin.numpy() == INTERIOR) & load_head_model().beside_lips(RIM)[demo_head.faces.numpy()]
     assert rims.sum() > 20
     assert shaded(demo_head, **ROUND)[rims].max() < 0.8
     assert shaded(demo_head, jawOpen=0.5)[rims] == pytest.approx(1)
@@ -35,5 +35,5 @@ def test_hidden_rims_darken_in_round_mouths_only(demo_head):
 
 def test_skin_outside_the_mouth_is_left_alone(demo_head):
     model, faces = load_head_model(), demo_head.faces.numpy()
-    outside = model.outer_skin[faces] & ~on_rims(model)[faces]
+    outside = model.outer_skin[faces] & ~model.beside_lips(RIM)[faces]
     assert shaded(demo_head, **ROUND)[outside] == pytest.approx(1)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.spatial import cKDTree
 
-from ..headmodel.landmarks import INNER_LIP_RING, LIP_CORNERS
+from ..headmodel.landmarks import LIP_CORNERS
 from ..headmodel.model import LOWER_TEETH, TONGUE, UPPER_TEETH, HeadModel, load_head_model
 from ..types import INTERIOR, Portrait
 
@@ -27,13 +26,6 @@ training clips upper teeth are .6 times as bright as a head without this has the
 RIM, ROUND, TURNED_IN = 0.006, 0.88, 2.0
 """Rims of the lips are this near to their inner edges, metres. Where a mouth is narrower than this, in its width in the
 photo, those that the photo hides turn into it and darken with this power of the width; bright, they are beads there."""
-
-
-def on_rims(model: HeadModel) -> np.ndarray:
-    """Mask (F,) of the triangles of the lips' rims, on the average head."""
-    edges = model.landmarks_of(model.mean)[list(INNER_LIP_RING)]
-    distance, _ = cKDTree(edges).query(model.mean[model.faces].mean(1))
-    return model.outer_skin & (distance < RIM)
 
 
 def light_powers(faces: np.ndarray, model: HeadModel) -> np.ndarray:
@@ -82,7 +74,7 @@ class MouthLight:
         basis = between_corners(head.expression_basis.numpy(), model)
         corners = between_corners(head.vertices.numpy(), model) - source @ basis
         deep, on_lips = (np.flatnonzero(powers == np.float32(power)) for power in (DEEP, ON_LIPS))
-        rims = np.flatnonzero((head.origin.numpy() == INTERIOR) & on_rims(model)[head.faces.numpy()])
+        rims = np.flatnonzero((head.origin.numpy() == INTERIOR) & model.beside_lips(RIM)[head.faces.numpy()])
         return MouthLight(deep, on_lips, rims, corners, basis, mouth_width(corners, source @ basis))
 
     def shade(self, colors: np.ndarray, expression: np.ndarray) -> None:

@@ -95,12 +95,16 @@ class HeadModel:
         centres = opened[self.faces].mean(1)
         return centres[:, 1] > np.interp(centres[:, 0], *middle[np.argsort(middle[:, 0]), :2].T)
 
+    def beside_lips(self, reach: float) -> np.ndarray:
+        """Mask (F,) of the triangles of skin within `reach` metres of the lips' inner edges, on the average head."""
+        edges = self.landmarks_of(self.mean)[list(INNER_LIP_RING)]
+        distance, _ = cKDTree(edges).query(self.mean[self.faces].mean(1))
+        return self.outer_skin & (distance < reach)
+
     @cached_property
     def around_lips(self) -> np.ndarray:
         """Indices (n,) of the triangles of skin within LIP_REACH of the lips' inner edges, on the average head."""
-        edges = self.landmarks_of(self.mean)[list(INNER_LIP_RING)]
-        distance, _ = cKDTree(edges).query(self.mean[self.faces].mean(1))
-        return np.flatnonzero(self.outer_skin & (distance < LIP_REACH))
+        return np.flatnonzero(self.beside_lips(LIP_REACH))
 
     def part_vertices(self, part: int) -> np.ndarray:
         """Indices (n,) of the vertices that belong to one of SKIN .. LOWER_TEETH."""
