@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..geometry.projection import project, to_camera
-from ..geometry.search_tree import search_tree
+from ..geometry.search_tree import AS_NEAR, search_tree
 from ..headmodel.model import LOWER_TEETH, TONGUE, UPPER_TEETH, HeadModel
 from ..types import SYMMETRIC, VISIBLE, PointCloud
 from ..unet import UNet
@@ -189,7 +189,8 @@ def hidden_inputs(points: PointCloud, hidden: np.ndarray, normals: np.ndarray, h
 
     # As many as there were in training, whatever the crop's size: so the eight nearest cover the same area.
     sparse = np.flatnonzero(seen)[:: max(1, int(seen.sum()) // NEIGHBOUR_POINTS)]
-    distance, nearest = search_tree(points.positions[sparse]).query(points.positions[hidden], k=8, workers=-1)
+    tree = search_tree(points.positions[sparse])
+    distance, nearest = tree.query(points.positions[hidden], k=8, eps=AS_NEAR, workers=-1)
     near_color = points.colors[sparse][nearest].mean(1)
     light = fit_light(points, normals, head)
     own = np.maximum(sh_basis(normals[hidden]) @ light, 0.05)

@@ -10,7 +10,7 @@ from ..geometry.blocks import block_means
 from ..geometry.mesh_raster import at_points, vertex_normals
 from ..geometry.pose_weights import smoothstep
 from ..geometry.scalp import outline_pixels
-from ..geometry.search_tree import search_tree
+from ..geometry.search_tree import AS_NEAR, search_tree
 from ..headmodel.landmarks import LEFT_EYE_RING, RIGHT_EYE_RING, inter_ocular_distance
 from ..headmodel.model import EAR_HEIGHTS, LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
 from ..types import INTERIOR, SOLID_ALPHA, VISIBLE, PointCloud, Portrait
@@ -257,7 +257,7 @@ def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> 
         low, high = above.min(0) - LID_REACH, above.max(0) + LID_REACH
         lid_source &= ((points.positions > low) & (points.positions < high)).all(1)
         if lid_source.any():
-            _, nearest = search_tree(points.positions[lid_source]).query(above, k=12)
+            _, nearest = search_tree(points.positions[lid_source]).query(above, k=12, eps=AS_NEAR, workers=-1)
             colors[on_lid] = points.colors[lid_source][nearest].mean(1) * 0.95
     return colors
 
@@ -308,7 +308,8 @@ def _nearest_colors(
     """
     known = np.flatnonzero(known)
     known = known[:: -(-len(known) // ENOUGH_SKIN)]
-    _, nearest = search_tree(points.positions[known] * importance).query(positions * importance, k=8, workers=-1)
+    tree = search_tree(points.positions[known] * importance)
+    _, nearest = tree.query(positions * importance, k=8, eps=AS_NEAR, workers=-1)
     rows, columns = points.pixels[known].T
     colors = block_means(points.portrait.image, rows, columns, points.steps[known])
     return colors[nearest].mean(1) * 0.97

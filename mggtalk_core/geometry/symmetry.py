@@ -223,7 +223,8 @@ def _nearest(among: np.ndarray, positions: np.ndarray, reach: float) -> tuple[np
 
 def select(points: PointCloud, keep: np.ndarray) -> PointCloud:
     """The points of a mask (N,) or an index array."""
-    return replace(points, **{name: getattr(points, name)[keep] for name in PER_POINT})
+    index = np.flatnonzero(keep) if keep.dtype == bool else keep
+    return replace(points, **{name: getattr(points, name)[index] for name in PER_POINT})
 
 
 def concatenate(clouds: list[PointCloud]) -> PointCloud:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import binary_dilation, binary_erosion, zoom
+from scipy.ndimage import maximum_filter, minimum_filter, zoom
 
 from ..geometry.nearest_pixels import distance_to
-from ..rendering.kernel_cache import kernel
+from .patch_kernels import RADIUS, bordered, match, unbordered, vote
 
-RADIUS = 3  # patches of 7 x 7 pixels
 COARSEST, FINEST = 64, 256
 """Sides of the pyramid's levels; above the finest, its matches are copied at full resolution."""
 
@@ -44,22 +43,22 @@ def complete(image: np.ndarray, hole: np.ndarray, guess: np.ndarray | None = Non
     for side in sides:
         level = _resized(image, side)
         level_hole = _any_in_cell(hole, side)
-        sources = binary_erosion(~level_hole, np.ones((2 * RADIUS + 1,) * 2), border_value=0)
+        sources, targets = _whole_patches(~level_hole), _touching_patches(level_hole)
         if sources.sum() < 64:
             continue
-        targets = binary_dilation(level_hole, np.ones((2 * RADIUS + 1,) * 2))
         if matches is not None:
             first = _upscaled_vote(level, level_hole, matches, side)
         else:
             first = fill_smoothly(level, ~level_hole) if guess is None else _resized(guess, side)
-        level = np.ascontiguousarray(np.where(level_hole[..., None], first, level), np.float32)
+        picture = bordered(_with_ones(np.where(level_hole[..., None], first, level)))
         matches = _initial_matches(matches, sources, targets)
         confidence = _confidence(level_hole)
+        weights = bordered(confidence[..., None].repeat(4, 2))
         for round_ in range(ROUNDS):
             cost = np.empty((side, side), np.float32)
             sweeps = SWEEPS if side < FINEST else FINEST_SWEEPS
-            _match(level, confidence, sources, targets, matches, cost, sweeps, round_)
-            _vote(level, confidence, level_hole, targets, matches)
+            match(picture, weights, sources, targets, matches, cost, sweeps, round_)
+            vote(picture, confidence, level_hole, targets, matches)
     if matches is None:
         return fill_smoothly(image, ~hole) if guess is None else np.where(hole[..., None], guess, image)
     if size > matches.shape[0]:
@@ -101,6 +100,21 @@ def _any_in_cell(mask: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(share) > 1e-6
 
 
+def _with_ones(image: np.ndarray) -> np.ndarray:
+    """An image (S, S, 3) with a fourth channel of ones."""
+    return np.concatenate([image, np.ones_like(image[..., :1])], 2)
+
+
+def _whole_patches(known: np.ndarray) -> np.ndarray:
+    """Middles (S, S) bool of the patches that lie within what is known (S, S) bool, and within the picture."""
+    return minimum_filter(known, 2 * RADIUS + 1, mode="constant", cval=False)
+
+
+def _touching_patches(hole: np.ndarray) -> np.ndarray:
+    """Middles (S, S) bool of the patches that touch a hole (S, S) bool."""
+    return maximum_filter(hole, 2 * RADIUS + 1, mode="constant", cval=False)
+
+
 def _confidence(hole: np.ndarray) -> np.ndarray:
     """1 where known, decaying with the distance into the hole (S, S) float32, but never to nothing."""
     return np.power(CONFIDENCE_DECAY, -distance_to(~hole)).clip(1e-4).astype(np.float32)
@@ -124,110 +138,7 @@ def _initial_matches(previous: np.ndarray | None, sources: np.ndarray, targets: 
 
 def _upscaled_vote(image: np.ndarray, hole: np.ndarray, matches: np.ndarray, side: int) -> np.ndarray:
     """Colours for the hole of an image (side, side, 3), voted by matches found on a coarser grid."""
-    sources = binary_erosion(~hole, np.ones((2 * RADIUS + 1,) * 2), border_value=0)
-    targets = binary_dilation(hole, np.ones((2 * RADIUS + 1,) * 2))
-    level = np.ascontiguousarray(image, np.float32).copy()
-    _vote(level, _confidence(hole), hole, targets, _initial_matches(matches, sources, targets))
-    return level
-
-
-@kernel
-def _distance(image, confidence, row, column, other_row, other_column, limit):
-    """Confident squared difference of two patches, cut at the picture's border; given up once it exceeds `limit`."""
-    side = image.shape[0]
-    total = np.float32(0)
-    for dy in range(-RADIUS, RADIUS + 1):
-        y = row + dy
-        if y < 0 or y >= side:
-            continue
-        for dx in range(-RADIUS, RADIUS + 1):
-            x = column + dx
-            if x < 0 or x >= side:
-                continue
-            for channel in range(3):
-                difference = image[y, x, channel] - image[other_row + dy, other_column + dx, channel]
-                total += confidence[y, x] * difference * difference
-        if total >= limit:
-            return total
-    return total
-
-
-@kernel
-def _match(image, confidence, sources, targets, matches, cost, sweeps, seed):
-    """PatchMatch: good matches spread to neighbours, and each looks around itself at random in shrinking windows."""
-    side = image.shape[0]
-    state = np.uint32(2463534242 + 977 * seed)
-    for row in range(side):
-        for column in range(side):
-            if targets[row, column]:
-                cost[row, column] = _distance(
-                    image, confidence, row, column, matches[row, column, 0], matches[row, column, 1], np.float32(1e30)
-                )
-    for sweep in range(sweeps):
-        step = 1 if sweep % 2 == 0 else -1
-        for i in range(side):
-            row = i if step == 1 else side - 1 - i
-            for j in range(side):
-                column = j if step == 1 else side - 1 - j
-                if not targets[row, column]:
-                    continue
-                for axis in range(2):
-                    y = row - step if axis == 0 else row
-                    x = column if axis == 0 else column - step
-                    if 0 <= y < side and 0 <= x < side and targets[y, x]:
-                        other_row = matches[y, x, 0] + (step if axis == 0 else 0)
-                        other_column = matches[y, x, 1] + (0 if axis == 0 else step)
-                        if 0 <= other_row < side and 0 <= other_column < side and sources[other_row, other_column]:
-                            d = _distance(image, confidence, row, column, other_row, other_column, cost[row, column])
-                            if d < cost[row, column]:
-                                cost[row, column] = d
-                                matches[row, column, 0], matches[row, column, 1] = other_row, other_column
-                window = side
-                while window >= 1:
-                    state ^= state << np.uint32(13)
-                    state ^= state >> np.uint32(17)
-                    state ^= state << np.uint32(5)
-                    other_row = matches[row, column, 0] + np.int32(state % np.uint32(2 * window + 1)) - window
-                    state ^= state << np.uint32(13)
-                    state ^= state >> np.uint32(17)
-                    state ^= state << np.uint32(5)
-                    other_column = matches[row, column, 1] + np.int32(state % np.uint32(2 * window + 1)) - window
-                    if 0 <= other_row < side and 0 <= other_column < side and sources[other_row, other_column]:
-                        d = _distance(image, confidence, row, column, other_row, other_column, cost[row, column])
-                        if d < cost[row, column]:
-                            cost[row, column] = d
-                            matches[row, column, 0], matches[row, column, 1] = other_row, other_column
-                    window //= 2
-
-
-@kernel
-def _vote(image, confidence, hole, targets, matches):
-    """Each hole pixel becomes the mean of what the patches over it say, those nearer the known counting more."""
-    side = image.shape[0]
-    voted = np.zeros((side, side, 3), np.float32)
-    for row in range(side):
-        for column in range(side):
-            if not hole[row, column]:
-                continue
-            total = np.float32(0)
-            for dy in range(-RADIUS, RADIUS + 1):
-                y = row + dy
-                if y < 0 or y >= side:
-                    continue
-                for dx in range(-RADIUS, RADIUS + 1):
-                    x = column + dx
-                    if x < 0 or x >= side or not targets[y, x]:
-                        continue
-                    weight = confidence[y, x] ** 2
-                    total += weight
-                    for channel in range(3):
-                        voted[row, column, channel] += (
-                            weight * image[matches[y, x, 0] - dy, matches[y, x, 1] - dx, channel]
-                        )
-            for channel in range(3):
-                voted[row, column, channel] /= total
-    for row in range(side):
-        for column in range(side):
-            if hole[row, column]:
-                for channel in range(3):
-                    image[row, column, channel] = voted[row, column, channel]
+    sources, targets = _whole_patches(~hole), _touching_patches(hole)
+    picture = bordered(_with_ones(image))
+    vote(picture, _confidence(hole), hole, targets, _initial_matches(matches, sources, targets))
+    return unbordered(picture)
