@@ -59,6 +59,7 @@ def complete(image: np.ndarray, hole: np.ndarray, guess: np.ndarray | None = Non
             sweeps = SWEEPS if side < FINEST else FINEST_SWEEPS
             match(picture, weights, sources, targets, matches, cost, sweeps, round_)
             vote(picture, confidence, level_hole, targets, matches)
+        level = unbordered(picture)
     if matches is None:
         return fill_smoothly(image, ~hole) if guess is None else np.where(hole[..., None], guess, image)
     if size > matches.shape[0]:
