@@ -59,6 +59,10 @@ BEHIND_EAR, EAR_NEIGHBOURS = (0.02, 0.03), 32
 """So near to the hidden halves of ears, metres, hidden surface goes over into the colour of what lies so much farther
 behind, and of so many points there: few would make streaks."""
 
+LOBE = (0.55, 0.7)
+"""Between these parts of an ear's height, from above, its own hidden side ceases to be like what lies behind: below
+the hair it is seen against the background, and would be beads beside the lobe."""
+
 CROWN_HEIGHT, BEHIND_TEMPLE = -0.09, (0.05, 0.08)
 """The crown is higher up than this, metres below the eyes, and scalp begins between these depths."""
 
@@ -115,7 +119,8 @@ def hidden_colors(points: PointCloud, hidden: np.ndarray, head: HeadModel) -> np
 
 
 def behind_ears(points: PointCloud, head: HeadModel) -> np.ndarray:
-    """Colours (N, 3) with those of hidden surface behind the ears like the hair, or skin, that follows farther behind.
+    """Colours (N, 3) with those of hidden surface behind the ears like the hair, or skin, that follows farther behind;
+    lobes are skin on both sides.
 
     What the network makes of these places is the mean of ear and hair: a pale patch on dark-haired people.
     """
@@ -132,6 +137,8 @@ def behind_ears(points: PointCloud, head: HeadModel) -> np.ndarray:
     farther = positions[beside] + [0, 0, BEHIND_EAR[1]]
     _, nearest = search_tree(points.positions[around]).query(farther, k=EAR_NEIGHBOURS, workers=-1)
     amount = 1 - smoothstep(distance[beside, None] / BEHIND_EAR[0])
+    height = (positions[beside, 1:2] - ears[:, 1].min()) / np.ptp(ears[:, 1])
+    amount *= 1 - of_ears[beside, None] * smoothstep((height - LOBE[0]) / (LOBE[1] - LOBE[0]))
     behind = hidden[beside]
     colors[behind] += amount * (points.colors[around[nearest]].mean(1) - colors[behind])
     return colors
