@@ -22,6 +22,7 @@ def _posed(node: str, head, motion, frame: int):
     """
     from ..mggtalk_core.gaussians.deformation import deform
     from ..mggtalk_core.gaussians.head import gaussians_from_covars
+    from ..mggtalk_core.gaussians.inner_lips import InnerLips
     from ..mggtalk_core.gaussians.light import Relighter
 
     if motion is None:
@@ -34,7 +35,8 @@ def _posed(node: str, head, motion, frame: int):
     motion = expressions.frame_of(expressions.for_head(motion, head), frame)
     means, covars = deform(head, motion.expression[0], motion.rotation[0], motion.translation[0])
     colors = Relighter.of(head).colors(motion.expression[0], motion.rotation[0])
-    return gaussians_from_covars(*map(torch.from_numpy, (means, covars)), head.opacities, torch.from_numpy(colors))
+    opacities = InnerLips.of(head).opacities(motion.expression[0])
+    return gaussians_from_covars(*map(torch.from_numpy, (means, covars, opacities, colors)))
 
 
 class HeadToSplat(io.ComfyNode):

@@ -311,7 +311,12 @@ def test_behind_the_ears_is_what_follows_farther_behind(demo_points):
     of_ears = hidden & head.ears[head.faces[demo_points.faces]].any(1)
     painted = replace(demo_points, colors=np.where(of_ears[:, None], ear, hair))
     colors = behind_ears(painted, head)
-    np.testing.assert_allclose(colors[of_ears], hair[None].repeat(of_ears.sum(), 0), atol=1e-6)
+    height = demo_points.positions[:, 1] - demo_points.positions[of_ears, 1].min()
+    height = height / height[of_ears].max()
+    upper, lobes = of_ears & (height < 0.54), of_ears & (height > 0.71)
+    assert upper.sum() > 50 and lobes.sum() > 20
+    np.testing.assert_allclose(colors[upper], hair[None].repeat(upper.sum(), 0), atol=1e-6)
+    np.testing.assert_array_equal(colors[lobes], painted.colors[lobes])  # hair-coloured, they were beads beside them
     np.testing.assert_array_equal(colors[~hidden], painted.colors[~hidden])
 
 
@@ -380,3 +385,15 @@ def test_nothing_mirrored_shows_through_a_soft_edge(demo_points):
     columns, rows = project(to_camera(mirrored, portrait.camera), portrait.camera)[:, :2].astype(int).T
     assert len(mirrored) > 500
     assert portrait.alpha[rows, columns].min() > 0.5
+
+
+def test_no_mirrored_splat_comes_out_of_what_the_photo_shows(demo_points):
+    """Mirrored lashes and edges, long as they are at a grazing angle, were spots on the other cheek."""
+    mirrored = select(demo_points, demo_points.origin == SYMMETRIC)
+    camera, depth = mirrored.portrait.camera, demo_points.depth_map.depth
+    covering = np.where(mirrored.portrait.alpha > 0.5, depth, np.nan)
+    for axis in (0, 1):
+        for side in (-2, 2):
+            ends = project(to_camera(mirrored.positions + side * mirrored.axes[:, axis], camera), camera)
+            columns, rows = ends[:, :2].astype(int).clip(0, len(depth) - 1).T
+            assert not (ends[:, 2] < covering[rows, columns] - 1e-6).any()

@@ -53,6 +53,21 @@ def test_a_lock_is_the_persons_and_a_pole_is_not(before_a_wall):
     assert (found - alpha)[beside].sum() < 10
 
 
+def test_a_tuft_does_not_make_its_own_wall(before_a_wall):
+    """Dense hair was most of what the wall's colour was taken from beside it, and so no longer unlike it."""
+    image, alpha, _, _ = before_a_wall
+    size = len(alpha)
+    row = size // 3
+    roots = [(r, np.flatnonzero(alpha[r] > 0.5).max() - 2) for r in range(row - 24, row + 24, 7)]
+    strands = [line(np.array(root), np.add(root, [-8, size / 12]), size) for root in roots]
+    tuft = np.any(strands, axis=0)
+    clear = ~binary_dilation(alpha > 0.05, iterations=4)
+    image = np.where((tuft & clear)[..., None], 0.5 * (LOCK + WALL), image).astype(np.float32)
+    found = with_loose_hair(image, alpha)
+    assert (tuft & clear).sum() > 150
+    assert (found[tuft & clear] > 0.3).mean() > 0.8
+
+
 def test_bricks_are_not_taken_for_hair(before_a_wall):
     image, alpha, _, _ = before_a_wall
     size = len(alpha)

@@ -28,6 +28,7 @@ from ..rendering.rasterizer import render
 from ..types import VISIBLE, Camera, Portrait
 from .deformation import HeadDeformer
 from .head import GaussianHead
+from .inner_lips import InnerLips
 from .light import Relighter
 
 VIEW_SIZE = PICTURE_SIZE
@@ -109,13 +110,14 @@ def further_view(
 
 def correct_colors(head: GaussianHead, views: list[FurtherView]) -> GaussianHead:
     """The head with the views' lasting colour differences added to the points they see."""
-    deformer, relighter = HeadDeformer(head), Relighter.of(head)
+    deformer, relighter, lips = HeadDeformer(head), Relighter.of(head), InnerLips.of(head)
     hidden = (head.origin != VISIBLE).numpy()
     total, weights = np.zeros((len(head), 3)), np.zeros(len(head))
     for view in views:
         means, covars = deformer.deform(view.expression, view.rotation, view.translation)
         colors = relighter.colors(view.expression, view.rotation).astype(np.float32)
-        difference, seen = _difference(head, view, means, covars, colors, hidden)
+        opacities = lips.opacities(view.expression)
+        difference, seen = _difference(head, view, means, covars, opacities, colors, hidden)
         total += difference * seen[:, None]
         weights += seen
     model, faces = load_head_model(), head.faces.numpy()
@@ -126,12 +128,12 @@ def correct_colors(head: GaussianHead, views: list[FurtherView]) -> GaussianHead
     return replace(head, colors=torch.from_numpy(colors))
 
 
-def _difference(head: GaussianHead, view: FurtherView, means, covars, colors, hidden):
+def _difference(head: GaussianHead, view: FurtherView, means, covars, opacities, colors, hidden):
     """Colour difference (N, 3) of a picture to the head rendered in its pose, at each point, and how well seen (N,)."""
     tensor = lambda array: torch.from_numpy(np.ascontiguousarray(array, np.float32))  # noqa: E731
     camera = view.camera
     rendered = render(
-        tensor(means), None, None, head.opacities, tensor(colors), tensor(camera.viewmat), tensor(camera.K),
+        tensor(means), None, None, tensor(opacities), tensor(colors), tensor(camera.viewmat), tensor(camera.K),
         camera.width, camera.height, covars=tensor(covars),
     )  # fmt: skip
     alpha = rendered.alpha.numpy()

@@ -28,6 +28,7 @@ from ..headmodel.landmarks import (
 )
 from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, UPPER_TEETH, HeadModel, load_head_model
 from ..types import INTERIOR, VISIBLE
+from .inner_lips import at_places, lip_openings
 
 if TYPE_CHECKING:
     from .head import GaussianHead
@@ -132,11 +133,10 @@ class UnfoldingTone:
         vertices, basis = head.vertices.numpy()[needed], head.expression_basis.numpy()[:, needed]
         without_expression = vertices - np.tensordot(head.source_expression.numpy(), basis, 1)
         corners, triangles = (np.searchsorted(needed, part) for part in (corners, triangles))
-        down = model.landmarks_of(head.expression_basis.numpy())[..., 1]
-        upper_lip, lower_lip, upper, lower = (
-            down[:, list(edge)] for edge in (INNER_LIP_UPPER, INNER_LIP_LOWER, UPPER_LIDS, LOWER_LIDS)
-        )
-        openings = np.concatenate([lower_lip - upper_lip, -upper, lower], 1)
+        actions = head.expression_basis.numpy()
+        down = model.landmarks_of(actions)[..., 1]
+        lids = [-down[:, list(UPPER_LIDS)], down[:, list(LOWER_LIDS)]]
+        openings = np.concatenate([lip_openings(actions, model), *lids], 1)
         return UnfoldingTone(
             changing.points, changing.changes, corners, barycentric, triangles, without_expression, basis,
             _areas(vertices, triangles), vertices, changing.moving, changing.uncovered, openings,
@@ -237,7 +237,7 @@ def _between_lips(positions: np.ndarray, lower: np.ndarray, edges: list[np.ndarr
     """How much (n, k) closed lips' points at positions (n, 3) m lose the line between the lips where these part, at the
     k landmarks of the edges between the corners; `lower` (n,) bool are those of the lower lip."""
     away = np.where(lower, -_beside(positions, edges[1])[1], _beside(positions, edges[0])[1])
-    return _at_places(positions, edges[0][1:-1]) * (1 - _ramp(np.abs(away), OPEN_RIM))[:, None]
+    return at_places(positions, edges[0][1:-1]) * (1 - _ramp(np.abs(away), OPEN_RIM))[:, None]
 
 
 def _of_eyeball(head: GaussianHead, seen: np.ndarray, hidden: np.ndarray, landmarks: np.ndarray) -> _Changing:
@@ -278,12 +278,6 @@ def _beside(positions: np.ndarray, edge: np.ndarray) -> tuple[np.ndarray, np.nda
     """Metres along (n,) an edge (m, 3), from left to right in the photo, and above it (n,), of positions (n, 3)."""
     order = np.argsort(edge[:, 0])
     return positions[:, 0], np.interp(positions[:, 0], edge[order, 0], edge[order, 1]) - positions[:, 1]
-
-
-def _at_places(positions: np.ndarray, marks: np.ndarray) -> np.ndarray:
-    """Shares (n, k) of the k marks (k, 3) before and after positions (n, 3), from left to right."""
-    order = np.argsort(marks[:, 0])
-    return np.stack([np.interp(positions[:, 0], marks[order, 0], one[order]) for one in np.eye(len(marks))], 1)
 
 
 def _between_corners(along: np.ndarray, edge: np.ndarray) -> np.ndarray:

@@ -81,7 +81,10 @@ NECK_HALF_WIDTH = 0.065
 
 
 def interior_points(portrait: Portrait, depth_map: DepthMap, head: HeadModel, chin_height: float) -> PointCloud:
-    """Points on head-model surface that no pixel shows; colours are left to the decoder (black here)."""
+    """Points on head-model surface that no pixel shows; colours are left to the decoder (black here).
+
+    Of the inside of open lips what would hang over the teeth in the photo has no opacity (`InnerLips` gives it some).
+    """
     outline = depth_map.outline
     vertices = flat_ears(portrait.vertices + hair_thickness(portrait, outline, head), head)
     if not mouth_is_open(portrait.landmarks):
@@ -132,20 +135,22 @@ def interior_points(portrait: Portrait, depth_map: DepthMap, head: HeadModel, ch
     positions[outer] = within_outline(positions[outer], portrait)
     keep = in_free_space(positions, portrait, depth_map, HIDDEN_MARGIN) | _outside_picture(positions, portrait)
     in_mouth = (head.parts[faces] >= TONGUE) | head.mouth_interior[faces]
-    if not mouth_is_open(portrait.landmarks):
-        keep &= ~over_other_lip(positions, faces, portrait, head)
-        # A splat is seen about a spacing to the side of its centre; closed lips are deeper at their corners.
-        fine = in_mouth & np.isin(head.parts[faces], (UPPER_TEETH, LOWER_TEETH))
-        for some, spacing in ((fine, TEETH_SPACING), (in_mouth & ~fine, CAVITY_SPACING)):
-            keep[some] &= in_free_space(positions[some], portrait, depth_map, HIDDEN_MARGIN, reach=spacing)
+    # A splat is seen about a spacing to the side of its centre; closed lips are deeper at their corners.
+    fine = in_mouth & np.isin(head.parts[faces], (UPPER_TEETH, LOWER_TEETH))
+    whole = np.ones(len(positions), bool)
+    for some, spacing in ((fine, TEETH_SPACING), (in_mouth & ~fine, CAVITY_SPACING)):
+        whole[some] = in_free_space(positions[some], portrait, depth_map, HIDDEN_MARGIN, reach=spacing)
     keep[in_mouth] &= stays_in_mouth(portrait, head, faces[in_mouth], barycentric[in_mouth])
-    faces, barycentric, positions, axes = (array[keep] for array in (faces, barycentric, positions, axes))
+    if not mouth_is_open(portrait.landmarks):
+        keep &= whole & ~over_other_lip(positions, faces, portrait, head)
+    keep &= whole | head.mouth_interior[faces]
+    faces, barycentric, positions, axes, whole = (array[keep] for array in (faces, barycentric, positions, axes, whole))
     count = len(faces)
     return PointCloud(
         positions=positions.astype(np.float32),
         axes=axes.astype(np.float32),
         colors=np.zeros((count, 3), np.float32),
-        opacities=np.full(count, MAX_OPACITY, np.float32),
+        opacities=np.where(whole, MAX_OPACITY, 0).astype(np.float32),
         faces=faces.astype(np.int32),
         barycentric=barycentric.astype(np.float32),
         expression_weight=np.ones(count, np.float32),

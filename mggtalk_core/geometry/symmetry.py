@@ -48,6 +48,9 @@ SUBSTITUTE_REACH = 1 / 64
 """A point gives way to mirrored ones nearer than this, crop sides at the head's distance, and they are taken where such
 a point is as near."""
 
+SPLAT_ENDS = 2.0
+"""Standard deviations from its middle at which a splat is still seen."""
+
 RIM = 1 / 85
 """Width, crop sides, of what lies beyond the fitted face at its outline and gives way with it."""
 
@@ -115,7 +118,7 @@ def symmetric_points(points: PointCloud, head: HeadModel, *, voxel_filter: bool 
     laid = onto_scalp(mirrored.positions, portrait, depth_map.outline, head)
     mirrored = replace(mirrored, positions=laid)
     margin = 1.5 * pixel + _jaw_travel(mirrored, points, head)
-    keep = in_free_space(mirrored.positions, portrait, depth_map, margin)
+    keep = in_free_space(mirrored.positions, portrait, depth_map, margin) & _covered(mirrored, depth_map)
     if voxel_filter and keep.any():
         seen = points.positions[moving]
         steps = points.steps[moving]
@@ -124,6 +127,21 @@ def symmetric_points(points: PointCloud, head: HeadModel, *, voxel_filter: bool 
         own_spacing = spacing[nearest.clip(max=len(seen) - 1)]
         keep[keep] = distance > FILTER_SPACING * np.maximum(own_spacing, 1.2 * pixel)
     return select(mirrored, keep)
+
+
+def _covered(mirrored: PointCloud, depth_map: DepthMap) -> np.ndarray:
+    """Mask (n,) of mirrored points whose splats nowhere come out of what the photo shows in front of them.
+
+    Seen at a grazing angle a splat is many pixels long; its mirror image may lie across the visible surface.
+    """
+    camera, size = mirrored.portrait.camera, len(depth_map.depth)
+    covered = np.ones(len(mirrored), bool)
+    for axis in (0, 1):
+        for side in (-SPLAT_ENDS, SPLAT_ENDS):
+            pixels = project(to_camera(mirrored.positions + side * mirrored.axes[:, axis], camera), camera)
+            columns, rows = pixels[:, :2].astype(int).clip(0, size - 1).T
+            covered &= ~(pixels[:, 2] < depth_map.depth[rows, columns])  # beside the person NaN, which is no front
+    return covered
 
 
 def _behind_lips(mirrored: PointCloud, head: HeadModel) -> np.ndarray:

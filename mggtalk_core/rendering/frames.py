@@ -16,6 +16,7 @@ from PIL import Image
 from ..errors import InputError
 from ..gaussians.deformation import HeadDeformer
 from ..gaussians.head import GaussianHead
+from ..gaussians.inner_lips import InnerLips
 from ..gaussians.light import Relighter
 from ..portrait.background import person_hole
 from ..types import Camera, Motion
@@ -90,7 +91,7 @@ def render_frames(
     # On the CPU whole frames are the unit of parallel work: no thread ever waits for another inside a frame.
     workers = min(available_cpus(), MAX_WORKERS, stop - start) if backend == "cpu" else 1
     draw = _drawer(head, device, backend, threads=max(available_cpus() // workers, 1))
-    deformer, relighter = HeadDeformer(head), Relighter.of(head)
+    deformer, relighter, lips = HeadDeformer(head), Relighter.of(head), InnerLips.of(head)
     own = threading.local()  # each thread's deformer
 
     def paint(index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +101,7 @@ def render_frames(
         means, covars = own.deformer.deform(motion.expression[index], motion.rotation[index], motion.translation[index])
         colors = relighter.colors(motion.expression[index], motion.rotation[index])
         picture = pictures[index] if pictures.ndim == 4 else pictures
-        rgb, alpha = draw(means, covars, colors, view, picture)
+        rgb, alpha = draw(means, covars, lips.opacities(motion.expression[index]), colors, view, picture)
         if inpainter is not None:
             rgb = inpaint(inpainter, rgb, crop_boxes(head, view, motion.rotation[index], motion.translation[index]))
         return _paste(canvas, rgb, alpha) if canvas.photo is not None else (rgb, alpha)
@@ -133,7 +134,7 @@ class LiveRenderer:
     def __init__(self, head: GaussianHead, backend: str = "auto"):
         self._head = head
         self._deformer = HeadDeformer(head)
-        self._relighter = Relighter.of(head)
+        self._relighter, self._lips = Relighter.of(head), InnerLips.of(head)
         self._draw = _drawer(head, *_backend(backend), threads=available_cpus())
         self._background = np.empty((0, 0, 3), np.uint8)
 
@@ -144,7 +145,8 @@ class LiveRenderer:
         if self._background.shape[:2] != (camera.height, camera.width):
             self._background = _cover(self._head.background.numpy(), camera.width, camera.height)
         means, covars = self._deformer.deform(expression, rotation, translation)
-        return self._draw(means, covars, self._relighter.colors(expression, rotation), camera, self._background)
+        colors, opacities = self._relighter.colors(expression, rotation), self._lips.opacities(expression)
+        return self._draw(means, covars, opacities, colors, camera, self._background)
 
 
 def _backend(name: str) -> tuple[torch.device, str]:
@@ -155,18 +157,17 @@ def _backend(name: str) -> tuple[torch.device, str]:
 
 
 def _drawer(head: GaussianHead, device: torch.device, backend: str, threads: int):
-    """A function (means, covars, colors, camera, background) -> (rgb, alpha) uint8; `threads`: of the CPU per frame.
+    """A function (means, covars, opacities, colors, camera, background) -> (rgb, alpha) uint8.
 
-    It smooths the covariances in place.
+    `threads` are the CPU's per frame. It smooths the covariances in place.
     """
     smoothing = SmoothingFilter(head)
     if backend == "cpu":
         from .rasterize_cpu import CpuRenderer
 
         renderer = CpuRenderer(threads)
-        opacities = head.opacities.numpy()
 
-        def draw_cpu(means, covars, colors, camera: Camera, background: np.ndarray):
+        def draw_cpu(means, covars, opacities, colors, camera: Camera, background: np.ndarray):
             smoothing.smooth(means, covars, camera)
             return renderer.render_uint8(
                 means, covars, opacities, colors, camera.viewmat, camera.K, camera.width, camera.height, background
@@ -174,16 +175,14 @@ def _drawer(head: GaussianHead, device: torch.device, backend: str, threads: int
 
         return draw_cpu
 
-    opacities = head.opacities.to(device)
-
-    def draw_torch(means, covars, colors, camera: Camera, background: np.ndarray):
+    def draw_torch(means, covars, opacities, colors, camera: Camera, background: np.ndarray):
         smoothing.smooth(means, covars, camera)
 
         def tensor(array):
             return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
         rendered = render(
-            tensor(means), None, None, opacities, tensor(colors), tensor(camera.viewmat), tensor(camera.K),
+            tensor(means), None, None, tensor(opacities), tensor(colors), tensor(camera.viewmat), tensor(camera.K),
             camera.width, camera.height, tensor(background).float() / 255, covars=tensor(covars), backend=backend,
         )  # fmt: skip
         rgb = (rendered.rgb.clamp(0, 1) * 255).round().byte().cpu().numpy()

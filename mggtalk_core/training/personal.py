@@ -16,6 +16,7 @@ from torch import nn
 
 from ..gaussians.deformation import deform_torch
 from ..gaussians.head import GaussianHead
+from ..gaussians.inner_lips import InnerLips
 from ..gaussians.light import Relighter
 from ..rendering.rasterizer import render
 from ..types import Motion
@@ -32,7 +33,7 @@ class PersonalHead(nn.Module):
     def __init__(self, head: GaussianHead):
         super().__init__()
         self.head = head
-        self._relighter = Relighter.of(head)
+        self._relighter, self._lips = Relighter.of(head), InnerLips.of(head)
         count, vertices = len(head), len(head.vertices)
         self.color = nn.Parameter(torch.zeros(count, 3))
         self.opacity = nn.Parameter(torch.zeros(count))
@@ -56,7 +57,8 @@ class PersonalHead(nn.Module):
         means, covars = deform_torch(moved, expression, rotation, translation)
         lit = torch.from_numpy(self._relighter.colors(expression.numpy(), rotation.numpy()))
         colors = (lit + 0.1 * self.color + 0.1 * at_points[:, 3:]).clamp(0, 1)
-        opacities = torch.sigmoid(torch.logit(head.opacities.clamp(0.01, 0.99)) + self.opacity)
+        at_rest = torch.from_numpy(self._lips.opacities(expression.numpy()))
+        opacities = torch.sigmoid(torch.logit(at_rest.clamp(0.01, 0.99)) + self.opacity)
         camera = head.camera
         drawn = render(
             means, None, None, opacities, colors, torch.from_numpy(camera.viewmat), torch.from_numpy(camera.K),
