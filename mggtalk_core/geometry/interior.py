@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from ..headmodel.arkit import ARKIT_INDEX
-from ..headmodel.landmarks import INNER_LIP_LOWER, INNER_LIP_RING, INNER_LIP_UPPER, NOSE_BASE, mouth_is_open
+from ..headmodel.landmarks import INNER_LIP_LOWER, INNER_LIP_RING, INNER_LIP_UPPER, mouth_is_open
 from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
 from ..types import INTERIOR, DepthMap, PointCloud, Portrait
 from .binding import polygon_mask
@@ -69,9 +69,6 @@ SPREAD = 0.76
 ROUNDNESS = 0.5
 """How far hidden skin is moved from its flat triangles onto the tangent planes of their corners: half-way there lies a
 sphere through these."""
-
-NOSE_REACH = 0.025
-"""Hidden skin so near to the nose's base, metres, lies in nostrils: bright, it would be spots in their dark."""
 
 FARTHEST_OUTSIDE = 0.012
 """So far outside the person's outline, metres, the head model's skull may be where the person's is narrower."""
@@ -141,9 +138,7 @@ def interior_points(portrait: Portrait, depth_map: DepthMap, head: HeadModel, ch
     # A splat is seen about a spacing to the side of its centre; closed lips are deeper at their corners.
     fine = in_mouth & np.isin(head.parts[faces], (UPPER_TEETH, LOWER_TEETH))
     whole = np.ones(len(positions), bool)
-    near_nose = np.linalg.norm(positions - head.landmarks_of(vertices)[NOSE_BASE], axis=1) < NOSE_REACH
-    in_nose = near_nose & head.outer_skin[faces]
-    for some, spacing in ((fine, TEETH_SPACING), (in_mouth & ~fine, CAVITY_SPACING), (in_nose, DETAIL_SPACING)):
+    for some, spacing in ((fine, TEETH_SPACING), (in_mouth & ~fine, CAVITY_SPACING)):
         whole[some] = in_free_space(positions[some], portrait, depth_map, HIDDEN_MARGIN, reach=spacing)
     keep[in_mouth] &= stays_in_mouth(portrait, head, faces[in_mouth], barycentric[in_mouth])
     if not mouth_is_open(portrait.landmarks):

@@ -29,9 +29,6 @@ IRISES = tuple(range(468, 478))
 INNER_FACE = np.array([index for index in range(468) if index not in OVAL])
 """Every landmark of the face surface except the outline."""
 
-NOSE_BASE = 2
-"""Between the nostrils."""
-
 OPEN_MOUTH = 0.06
 """Lip gap in inter-ocular distances from which on a photo shows the inside of the mouth."""
 

@@ -6,7 +6,10 @@ import numpy as np
 
 from ..geometry.binding import polygon_mask
 from ..geometry.search_tree import search_tree
-from ..headmodel.landmarks import NOSE_BASE, OVAL
+from ..headmodel.landmarks import OVAL
+
+NOSE_BASE = 2
+"""Landmark between the nostrils."""
 
 DARK_SHARE = 0.2
 """So much of the upper face is brows, lashes and frames of glasses, which are darker than skin."""
