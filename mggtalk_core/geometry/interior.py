@@ -60,6 +60,9 @@ GRAZING, BACKING = 0.4, 0.002
 """Where the photo sees skin at a grazing angle (cosine) its pixels are far apart on a turned head: so far behind it,
 metres, lies a second layer, or one would look through it into the head."""
 
+LIP_INSIDE = 0.010
+"""So near to the inner edges of open lips, metres, lies their inside: it turns out before the teeth as a smile ends."""
+
 EAR_RELIEF = 0.1
 """How much of their height above the skull is left of the hidden halves of ears."""
 
@@ -83,7 +86,7 @@ NECK_HALF_WIDTH = 0.065
 def interior_points(portrait: Portrait, depth_map: DepthMap, head: HeadModel, chin_height: float) -> PointCloud:
     """Points on head-model surface that no pixel shows; colours are left to the decoder (black here).
 
-    Of the inside of open lips what would hang over the teeth in the photo has no opacity (`InnerLips` gives it some).
+    The inside of open lips, which would hang over the teeth, has no opacity (`InnerLips` gives it some).
     """
     outline = depth_map.outline
     vertices = flat_ears(portrait.vertices + hair_thickness(portrait, outline, head), head)
@@ -143,6 +146,9 @@ def interior_points(portrait: Portrait, depth_map: DepthMap, head: HeadModel, ch
     keep[in_mouth] &= stays_in_mouth(portrait, head, faces[in_mouth], barycentric[in_mouth])
     if not mouth_is_open(portrait.landmarks):
         keep &= whole & ~over_other_lip(positions, faces, portrait, head)
+    else:
+        edges = head.landmarks_of(portrait.vertices)[list(INNER_LIP_RING)]
+        whole &= ~head.mouth_interior[faces] | (cKDTree(edges).query(positions)[0] > LIP_INSIDE)
     keep &= whole | head.mouth_interior[faces]
     faces, barycentric, positions, axes, whole = (array[keep] for array in (faces, barycentric, positions, axes, whole))
     count = len(faces)
