@@ -73,7 +73,7 @@ def test_the_photo_is_still_reproduced(turned, points, monkeypatch):
             torch.from_numpy(turned.camera.K), 256, 256, torch.from_numpy(turned.background), covars=head.covars,
         ).rgb.numpy()  # fmt: skip
         errors.append(psnr(drawn, turned.image, turned.alpha > 0.5))
-    assert errors[0] > errors[1] - 4.5  # the half that gave way is another's image
+    assert errors[0] > errors[1] - 4.5  # the half that gave way is the other one's image
 
 
 def without_substitutes(portrait: Portrait, monkeypatch: pytest.MonkeyPatch) -> PointCloud:
