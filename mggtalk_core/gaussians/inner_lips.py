@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..geometry.pose_weights import smoothstep
+from ..geometry.pose_weights import ramp
 from ..geometry.surfels import MAX_OPACITY
 from ..headmodel.landmarks import INNER_LIP_LOWER, INNER_LIP_UPPER
 from ..headmodel.model import HeadModel, load_head_model
@@ -57,11 +57,7 @@ class InnerLips:
     def opacities(self, expression: np.ndarray) -> np.ndarray:
         """Opacities (N,) float32 with an expression (52,)."""
         parted, closed = expression @ self.openings, (self.source - expression) @ self.openings
-        filled = (1 - _ramp(parted, PARTED)) * _ramp(closed, CLOSED)
+        filled = (1 - ramp(parted, PARTED)) * ramp(closed, CLOSED)
         result = self.rest.copy()
         result[self.points] = MAX_OPACITY * (self.places @ filled)
         return result
-
-
-def _ramp(value: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    return smoothstep((value - limits[0]) / (limits[1] - limits[0]))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
-from ..geometry.pose_weights import smoothstep
+from ..geometry.pose_weights import ramp, smoothstep
 from ..geometry.projection import to_camera, to_canonical
 from ..headmodel.landmarks import (
     INNER_LIP_LOWER,
@@ -158,11 +158,11 @@ class UnfoldingTone:
         vertices = self.vertices + np.tensordot(expression, self.basis, 1)
         growth = _areas(vertices, self.triangles) / np.maximum(self.areas, 1e-10)
         share = np.zeros(len(vertices))
-        np.maximum.at(share, self.triangles.ravel(), np.repeat(_ramp(growth, GROWTH), 3))
+        np.maximum.at(share, self.triangles.ravel(), np.repeat(ramp(growth, GROWTH), 3))
         sideways = (vertices - self.rest)[:, :2]  # closing lids push eyeballs back, which uncovers nothing
-        moved = _ramp(np.linalg.norm(sideways, axis=1), MOVED)
+        moved = ramp(np.linalg.norm(sideways, axis=1), MOVED)
         unfolded, moved = ((each[self.corners] * self.barycentric).sum(1) for each in (share, moved))
-        opened = self.uncovered @ _ramp((expression - self.source) @ self.openings, PARTED)
+        opened = self.uncovered @ ramp((expression - self.source) @ self.openings, PARTED)
         return np.maximum(np.maximum(unfolded, opened), np.where(self.moving, moved, 0))
 
     def shade(self, colors: np.ndarray, expression: np.ndarray) -> None:
@@ -208,7 +208,7 @@ def _of_lids(positions: np.ndarray, colors: np.ndarray, landmarks: np.ndarray) -
     for ring in (RIGHT_EYE_RING, LEFT_EYE_RING):
         lid = landmarks[list(ring[:9])]  # from corner to corner
         along, above = _beside(positions, lid)
-        weight = _between_corners(along, lid) * (1 - _ramp(above, LID_HEIGHT)) * (above > LID_EDGE)
+        weight = _between_corners(along, lid) * (1 - ramp(above, LID_HEIGHT)) * (above > LID_EDGE)
         changes += _smoothed(along, above, above, colors, weight, ALONG)
     return changes
 
@@ -227,7 +227,7 @@ def _of_rims(
     for edge, up, own in zip(edges, (1, -1), (~lower, lower)):
         along, above = _beside(positions, edge)
         away = outward * up * above
-        weight = _between_corners(along, edge) * (1 - _ramp(np.abs(away), rim)) * own
+        weight = _between_corners(along, edge) * (1 - ramp(np.abs(away), rim)) * own
         on_rim |= weight > 0
         changes += _smoothed(along, away, np.maximum(away, beyond), colors, weight, reach)
     return changes, on_rim
@@ -237,7 +237,7 @@ def _between_lips(positions: np.ndarray, lower: np.ndarray, edges: list[np.ndarr
     """How much (n, k) closed lips' points at positions (n, 3) m lose the line between the lips where these part, at the
     k landmarks of the edges between the corners; `lower` (n,) bool are those of the lower lip."""
     away = np.where(lower, -_beside(positions, edges[1])[1], _beside(positions, edges[0])[1])
-    return at_places(positions, edges[0][1:-1]) * (1 - _ramp(np.abs(away), OPEN_RIM))[:, None]
+    return at_places(positions, edges[0][1:-1]) * (1 - ramp(np.abs(away), OPEN_RIM))[:, None]
 
 
 def _of_eyeball(head: GaussianHead, seen: np.ndarray, hidden: np.ndarray, landmarks: np.ndarray) -> _Changing:
@@ -249,7 +249,7 @@ def _of_eyeball(head: GaussianHead, seen: np.ndarray, hidden: np.ndarray, landma
     lids = landmarks[list(UPPER_LIDS + LOWER_LIDS), :2]
     from_lids, nearest = cKDTree(lids).query(positions[seen, :2])
     _, like = cKDTree(positions[hidden]).query(positions[seen], k=LIKE_HIDDEN)
-    weight = 1 - _ramp(from_lids, EYEBALL_RIM)
+    weight = 1 - ramp(from_lids, EYEBALL_RIM)
     changes = weight[:, None] * (colors[hidden[like]].mean(1) - colors[seen])
     uncovered = np.zeros((len(seen), len(PLACES)))
     uncovered[np.arange(len(seen)), len(INNER_LIP_UPPER) + nearest] = 1
@@ -268,10 +268,6 @@ def _areas(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """Twice the area (F,) of triangles."""
     a, b, c = (vertices[triangles[:, corner]] for corner in range(3))
     return np.linalg.norm(np.cross(b - a, c - a), axis=1)
-
-
-def _ramp(value: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    return smoothstep((value - limits[0]) / (limits[1] - limits[0]))
 
 
 def _beside(positions: np.ndarray, edge: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -74,3 +74,8 @@ def smoothstep(value: np.ndarray) -> np.ndarray:
     """0 below 0, 1 above 1, and 3v^2 - 2v^3 between."""
     value = np.clip(value, 0, 1)
     return value * value * (3 - 2 * value)
+
+
+def ramp(value: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """`smoothstep` from the first limit, where it is 0, to the second, where it is 1."""
+    return smoothstep((value - limits[0]) / (limits[1] - limits[0]))

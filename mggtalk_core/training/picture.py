@@ -122,7 +122,7 @@ def draw(nets: dict[str, nn.Module], take: Take, moved: Moved) -> tuple[torch.Te
     deformer passes no gradient to it.
     """
     head, means = take.head_on_device, moved.means
-    colors, opacities = head.colors, head.opacities
+    colors, opacities = head.colors, moved.opacities
     tidy = colors.new_zeros(())
     if "gaussian_decoder" in nets:
         residual = nets["gaussian_decoder"](take.features, take.identity, take.code)

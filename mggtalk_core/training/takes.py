@@ -18,6 +18,7 @@ from ..gaussians.decoders import GaussianDecoder, visible_inputs
 from ..gaussians.deformation import HeadDeformer
 from ..gaussians.densify import parent_inputs
 from ..gaussians.head import GaussianHead
+from ..gaussians.inner_lips import InnerLips
 from ..gaussians.light import Relighter, surface_normals
 from ..gaussians.mouth_light import MouthLight
 from ..gaussians.sgp import identity_of, predict_invisible, predict_visible
@@ -45,6 +46,7 @@ class Moved:
     means: torch.Tensor  # (N, 3) m
     covars: torch.Tensor  # (N, 6) m^2
     light: torch.Tensor  # (N, 3) factor on the colours
+    opacities: torch.Tensor  # (N,)
     expression: torch.Tensor  # (52,) difference to the source's
     rotation: torch.Tensor  # (3, 3) of the head in the canonical frame
     truth: torch.Tensor  # (S, S, 3) 0..1
@@ -83,6 +85,7 @@ class Take:
         arrays = (head.normals, head.pose_weight, head.light)
         arrays = (array.numpy() for array in arrays)
         self._relighter = Relighter(grey, *arrays, MouthLight.of(head), UnfoldingTone.none(), TurningTone.none())
+        self._lips = InnerLips.of(head)
 
     def __len__(self) -> int:
         return len(self.clip)
@@ -91,7 +94,7 @@ class Take:
         """Everything of frame `index` that no network changes."""
         expression, rotation = self.motion.expression[index], self.motion.rotation[index]
         means, covars = self._deformer.deform(expression, rotation, self.motion.translation[index])
-        light = self._relighter.colors(expression, rotation) / 0.5
+        light, opacities = self._relighter.colors(expression, rotation) / 0.5, self._lips.opacities(expression)
         clip = self.clip
         alpha = clip.alpha(index)
         mask = head_mask(alpha, clip.landmarks[index]) * alpha
@@ -100,6 +103,7 @@ class Take:
             means,
             covars,
             light,
+            opacities,
             expression - self.head.source_expression.numpy(),
             Rotation.from_rotvec(rotation).as_matrix(),
             clip.picture(index),
