@@ -137,26 +137,24 @@ def interior_points(portrait: Portrait, depth_map: DepthMap, head: HeadModel, ch
     outer = head.outer_skin[faces]
     positions[outer] = within_outline(positions[outer], portrait)
     keep = in_free_space(positions, portrait, depth_map, HIDDEN_MARGIN) | _outside_picture(positions, portrait)
-    in_mouth = (head.parts[faces] >= TONGUE) | head.mouth_interior[faces]
-    # A splat is seen about a spacing to the side of its centre; closed lips are deeper at their corners.
-    fine = in_mouth & np.isin(head.parts[faces], (UPPER_TEETH, LOWER_TEETH))
-    whole = np.ones(len(positions), bool)
-    for some, spacing in ((fine, TEETH_SPACING), (in_mouth & ~fine, CAVITY_SPACING)):
-        whole[some] = in_free_space(positions[some], portrait, depth_map, HIDDEN_MARGIN, reach=spacing)
+    flesh = head.mouth_interior[faces]
+    in_mouth = (head.parts[faces] >= TONGUE) | flesh
     keep[in_mouth] &= stays_in_mouth(portrait, head, faces[in_mouth], barycentric[in_mouth])
-    if not mouth_is_open(portrait.landmarks):
-        keep &= whole & ~over_other_lip(positions, faces, portrait, head)
-    else:
+    covered = covered_in_mouth(positions, faces, portrait, depth_map, head)
+    if mouth_is_open(portrait.landmarks):
         edges = head.landmarks_of(portrait.vertices)[list(INNER_LIP_RING)]
-        whole &= ~head.mouth_interior[faces] | (cKDTree(edges).query(positions)[0] > LIP_INSIDE)
-    keep &= whole | head.mouth_interior[faces]
-    faces, barycentric, positions, axes, whole = (array[keep] for array in (faces, barycentric, positions, axes, whole))
+        shown = covered & ~(flesh & (cKDTree(edges).query(positions)[0] <= LIP_INSIDE))
+        keep &= covered | flesh
+    else:
+        shown = covered
+        keep &= covered & ~over_other_lip(positions, faces, portrait, head)
+    faces, barycentric, positions, axes, shown = (array[keep] for array in (faces, barycentric, positions, axes, shown))
     count = len(faces)
     return PointCloud(
         positions=positions.astype(np.float32),
         axes=axes.astype(np.float32),
         colors=np.zeros((count, 3), np.float32),
-        opacities=np.where(whole, MAX_OPACITY, 0).astype(np.float32),
+        opacities=np.where(shown, MAX_OPACITY, 0).astype(np.float32),
         faces=faces.astype(np.int32),
         barycentric=barycentric.astype(np.float32),
         expression_weight=np.ones(count, np.float32),
@@ -167,6 +165,22 @@ def interior_points(portrait: Portrait, depth_map: DepthMap, head: HeadModel, ch
         portrait=portrait,
         depth_map=depth_map,
     )
+
+
+def covered_in_mouth(
+    positions: np.ndarray, faces: np.ndarray, portrait: Portrait, depth_map: DepthMap, head: HeadModel
+) -> np.ndarray:
+    """Mask (n,) of points at positions (n, 3) m, canonical, whose whole splat the photo hides; True outside the mouth.
+
+    A splat is seen about a spacing to the side of its centre, beside lips and teeth; closed lips are deeper at their
+    corners.
+    """
+    teeth = np.isin(head.parts[faces], (UPPER_TEETH, LOWER_TEETH))
+    rest = (head.parts[faces] == TONGUE) | head.mouth_interior[faces]
+    covered = np.ones(len(positions), bool)
+    for some, spacing in ((teeth, TEETH_SPACING), (rest, CAVITY_SPACING)):
+        covered[some] = in_free_space(positions[some], portrait, depth_map, HIDDEN_MARGIN, reach=spacing)
+    return covered
 
 
 def over_other_lip(positions: np.ndarray, faces: np.ndarray, portrait: Portrait, head: HeadModel) -> np.ndarray:

@@ -17,7 +17,7 @@ WALL_BLUR, HAIR_BLUR = 1 / 24, 1 / 20
 """Widths, crop sides, over which a wall's colour and the hair's are the same."""
 
 NEAR_TRUST = 0.1
-"""How much, at first, what lies within reach of loose hair is taken for wall: a tuft would make its own wall."""
+"""How much what lies within reach of loose hair counts as wall: a tuft would make its own."""
 
 WALL_ROUNDS = 4
 """Fits of the wall's colour, each trusting what differs from the last one's less."""
@@ -95,7 +95,7 @@ def _hanging_on(away: np.ndarray, thin: np.ndarray, more: np.ndarray, plain: np.
 def _wall(image: np.ndarray, trust: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A wall's smooth colour (s, s, 3) and spread (s, s) around it where it shows; else large.
 
-    `trust` (s, s) 0..1 is how far pixels are taken for wall at first; where it is 0 they never are.
+    `trust` (s, s) 0..1 is how much pixels count as wall if they look like it.
     """
     sigma, weight = WALL_BLUR * len(image), trust
     for _ in range(WALL_ROUNDS):

@@ -57,8 +57,8 @@ class PersonalHead(nn.Module):
         means, covars = deform_torch(moved, expression, rotation, translation)
         lit = torch.from_numpy(self._relighter.colors(expression.numpy(), rotation.numpy()))
         colors = (lit + 0.1 * self.color + 0.1 * at_points[:, 3:]).clamp(0, 1)
-        at_rest = torch.from_numpy(self._lips.opacities(expression.numpy()))
-        opacities = torch.sigmoid(torch.logit(at_rest.clamp(0.01, 0.99)) + self.opacity)
+        prior = torch.from_numpy(self._lips.opacities(expression.numpy()))
+        opacities = torch.sigmoid(torch.logit(prior.clamp(0.01, 0.99)) + self.opacity)
         camera = head.camera
         drawn = render(
             means, None, None, opacities, colors, torch.from_numpy(camera.viewmat), torch.from_numpy(camera.K),
