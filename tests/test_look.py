@@ -9,11 +9,11 @@ from scipy.ndimage import binary_closing, binary_erosion, gaussian_filter, label
 from scipy.spatial import cKDTree
 
 from mggtalk_core.assets import DEMO_PORTRAIT
-from mggtalk_core.gaussians.color_bounds import as_varied_as_nearby, in_the_photos_shades, without_texture
+from mggtalk_core.gaussians.color_bounds import as_hair, as_varied_as_nearby, in_the_photos_shades
 from mggtalk_core.gaussians.deformation import pose_weight_gradient
 from mggtalk_core.gaussians.edge import Edge
 from mggtalk_core.gaussians.edge_colors import edge_tints
-from mggtalk_core.gaussians.hair import share_of_hair
+from mggtalk_core.gaussians.hair import textured
 from mggtalk_core.gaussians.light import Relighter
 from mggtalk_core.gaussians.mouth_light import RIM
 from mggtalk_core.gaussians.sgp import predict_invisible, predict_visible
@@ -25,7 +25,7 @@ from mggtalk_core.geometry.mesh_raster import rasterize_mesh, vertex_normals
 from mggtalk_core.geometry.outline_depth import outline_depth
 from mggtalk_core.geometry.pose_weights import head_pose_weight
 from mggtalk_core.geometry.projection import project, to_camera
-from mggtalk_core.geometry.scalp import SILHOUETTE_DEPTH
+from mggtalk_core.geometry.scalp import SILHOUETTE_DEPTH, outline_pixels
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
 from mggtalk_core.headmodel.landmarks import OVAL
 from mggtalk_core.headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, TONGUE, UPPER_TEETH, load_head_model
@@ -35,7 +35,7 @@ from mggtalk_core.pipeline import build_head
 from mggtalk_core.portrait.analysis import analyze_portrait
 from mggtalk_core.portrait.background import already
 from mggtalk_core.rendering.frames import render_frames
-from mggtalk_core.types import INTERIOR, VISIBLE, Motion
+from mggtalk_core.types import INTERIOR, VISIBLE, Motion, PointCloud
 
 from .conftest import shared_data
 
@@ -106,15 +106,35 @@ def test_what_lies_beside_the_photos_colours_stays_near_them(demo_points):
 def test_what_is_learned_of_hidden_hair_leaves_its_strands(demo_points):
     """A tone for all of it changes it by just that; strand by strand nothing is taken away, as from a plastic cap."""
     hidden = demo_points.origin != VISIBLE
-    hair = share_of_hair(demo_points, demo_points.positions[hidden]) * (demo_points.origin[hidden] == INTERIOR) > 0.99
+    share = share_of_hair(demo_points, hidden)
+    hair = share > 0.99
     assert hair.sum() > 2000
-    tone = np.float32([[0.1, -0.05, 0.2]]).repeat(hidden.sum(), 0)
-    np.testing.assert_allclose(without_texture(demo_points, hidden, tone), tone, atol=1e-6)
+    tone = np.float32([[0.12, 0.1, 0.08]]).repeat(hidden.sum(), 0)
+    changed = as_hair(demo_points, hidden, tone)
+    assert np.ptp(changed[hair], axis=0).max() < 1e-4
+    np.testing.assert_allclose(changed[hair].mean(0), tone[0], atol=0.01)
     strands = np.random.default_rng(0).normal(0, 0.1, tone.shape).astype(np.float32)
-    changed = without_texture(demo_points, hidden, strands)
+    changed = as_hair(demo_points, hidden, strands)
     assert changed[hair].std() < 0.5 * strands[hair].std()
-    skin = share_of_hair(demo_points, demo_points.positions[hidden]) == 0
-    np.testing.assert_array_equal(changed[skin], strands[skin])
+    np.testing.assert_array_equal(changed[share == 0], strands[share == 0])
+
+
+def test_hidden_hair_keeps_the_hairs_own_shades(demo_points):
+    """A face's red is not the hair's: with it, a network can turn brown hair red behind."""
+    hidden = demo_points.origin != VISIBLE
+    share, portrait = share_of_hair(demo_points, hidden), demo_points.portrait
+    grey = np.repeat(portrait.image.mean(2, keepdims=True), 3, 2)
+    of_grey_hair = replace(demo_points, portrait=replace(portrait, image=grey))
+    red = np.float32([[0.1, -0.02, -0.08]]).repeat(hidden.sum(), 0)
+    changed = as_hair(of_grey_hair, hidden, red)
+    assert np.abs(changed[share > 0.99]).max() < 0.02
+    np.testing.assert_array_equal(changed[share == 0], red[share == 0])
+
+
+def share_of_hair(points: PointCloud, hidden: np.ndarray) -> np.ndarray:
+    """How much (n,) 0..1 hidden points, by a mask (N,), continue the photo's hair."""
+    continued = outline_pixels(points.positions[hidden], points.portrait, points.depth_map.outline)
+    return textured(continued, len(points.portrait.image)) * (points.origin[hidden] == INTERIOR)
 
 
 def test_nothing_is_added_above_a_head_that_is_whole(demo_points):

@@ -9,6 +9,8 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 
 from mggtalk_core.gaussians.sgp import predict_visible, prior_hidden_colors
 from mggtalk_core.gaussians.strands import LONGEST, with_strands
+from mggtalk_core.geometry.scalp import outline_pixels
+from mggtalk_core.geometry.symmetry import select
 from mggtalk_core.headmodel.model import load_head_model
 from mggtalk_core.model import MGGTalkModel
 from mggtalk_core.rendering.frames import render_frames
@@ -72,3 +74,21 @@ def test_grey_hair_stays_grey(bare_points):
     assert len(colors) > len(grey) and np.ptp(colors, axis=1).max() < 1e-5
     strands = colors[len(grey) :, 0]
     assert strands.std() > 0.02
+
+
+def test_strands_lie_as_the_photos_hair_does(bare_points):
+    """Stripes down a hat go on behind it: what a strand covers is of one colour in the stripes it continues."""
+    portrait, head = bare_points.portrait, load_head_model()
+    size = len(portrait.image)
+    rows, columns = np.mgrid[:size, :size]
+    for across, turned in ((columns, 0), (rows, 1)):
+        stripes = 0.4 + 0.2 * np.sin(2 * np.pi * across / 6)[..., None].repeat(3, 2)
+        striped = replace(bare_points, portrait=replace(portrait, image=stripes.astype(np.float32)))
+        strands = select(with_strands(striped, head), np.arange(len(bare_points), len(with_strands(striped, head))))
+        middle = strands.positions[:, 2] < 0.12
+        ends = [
+            outline_pixels(strands.positions + sign * 0.3 * strands.axes[:, 0], portrait, strands.depth_map.outline)
+            for sign in (-1, 1)
+        ]
+        lies = np.abs(ends[1].pixels - ends[0].pixels)[middle]
+        assert np.median(lies[:, 1 - turned] / (lies[:, turned] + 1e-6)) < 0.5

@@ -6,10 +6,11 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ..geometry.interior import unfolding
+from ..geometry.scalp import outline_pixels
 from ..geometry.search_tree import search_tree
 from ..headmodel.model import HeadModel
 from ..types import INTERIOR, VISIBLE, PointCloud
-from .hair import share_of_hair
+from .hair import sampled, textured
 
 SHADES_SHARE, SHADES_MARGIN = 16, 0.015
 """One in so many visible points is asked for its colour, and how far from each other these are at least taken to be."""
@@ -44,24 +45,27 @@ def bounded_change(points: PointCloud, chosen: np.ndarray, change: np.ndarray, h
     free = ((distance[near] - BESIDE[0]) / (BESIDE[1] - BESIDE[0])).clip(0, 1)[:, None]
     learned = change[near]
     change[near] = np.where(folded[near, None], FOLDED_SHARE * small, small + (learned - small) * free)
-    return without_texture(points, chosen, change)
+    return as_hair(points, chosen, change)
 
 
-def without_texture(points: PointCloud, chosen: np.ndarray, change: np.ndarray) -> np.ndarray:
-    """Changes of colour (n, 3) of some points (N,) bool, smooth where the photo's hair goes on around the head.
+def as_hair(points: PointCloud, chosen: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """Changes of colour (n, 3) of some points (N,) bool, smooth and in the hair's own shades where it goes on behind.
 
-    The network sees no strands there, so that it learned to take them away, down to the mean: a plastic cap.
+    The network sees no strands there, so that it learned to take them away, down to the mean: a plastic cap. And it
+    goes towards the mean of all people's hair, which the face's shades would allow: brown hair would be red behind.
     """
-    positions = points.positions[chosen]
-    share = share_of_hair(points, positions) * (points.origin[chosen] == INTERIOR)
+    positions, portrait = points.positions[chosen], points.portrait
+    continued = outline_pixels(positions, portrait, points.depth_map.outline)
+    share = textured(continued, len(portrait.image)) * (points.origin[chosen] == INTERIOR)
     of_hair = np.flatnonzero(share)
     asked = of_hair[::TONE_SHARE]
     if len(asked) < TONE_COUNT:
         return change
     _, near = search_tree(positions[asked]).query(positions[of_hair], k=TONE_COUNT, workers=-1)
-    smooth = change.copy()
-    smooth[of_hair] += share[of_hair, None].astype(np.float32) * (change[asked[near]].mean(1) - change[of_hair])
-    return smooth
+    learned = in_the_photos_shades(sampled(portrait.image, continued.pixels[asked]), change[asked])[near].mean(1)
+    bounded = change.copy()
+    bounded[of_hair] += share[of_hair, None].astype(np.float32) * (learned - change[of_hair])
+    return bounded
 
 
 def in_the_photos_shades(colors: np.ndarray, change: np.ndarray) -> np.ndarray:

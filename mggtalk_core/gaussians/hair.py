@@ -25,11 +25,6 @@ NARROW = (0.01, 0.05)
 shows the person's edge and its shade rather than hair."""
 
 
-def share_of_hair(points: PointCloud, positions: np.ndarray) -> np.ndarray:
-    """How much (n,) 0..1 some positions (n, 3) m continue the photo's hair, or bare scalp, texture and all."""
-    return textured(outline_pixels(positions, points.portrait, points.depth_map.outline), len(points.portrait.image))
-
-
 def textured(continued: Continuation, size: int) -> np.ndarray:
     """How much (n,) 0..1 what is continued of a crop (S, S) has a texture: a rim of a few pixels has none."""
     return continued.shown * smoothstep((continued.width / size - NARROW[0]) / (NARROW[1] - NARROW[0]))

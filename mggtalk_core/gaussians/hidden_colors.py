@@ -48,6 +48,10 @@ HAIR_LINE, ENOUGH_SCALP = (0.02, 0.06), 500
 """Heights between which hidden scalp goes over into skin, metres below the eyes: higher up it has the colour of what is
 above the ears (not of ears), if the photo shows so many points of that."""
 
+BEFORE_EARS = (0.03, 0.06)
+"""Depths, canonical metres, between which that begins: temples and cheeks are like what is nearest, or the dark of the
+hair would show between the pixels of a cheek seen aslant."""
+
 NECK_TOP, NECK_FRONT, ENOUGH_NECK = (0.03, 0.06), (0.03, 0.06), 50
 """Heights (metres below the eyes) and depths between which hidden skin becomes neck, and how many points of the neck
 the photo must show: around the neck goes what it shows in the middle, not the collar or the hair beside it."""
@@ -241,6 +245,7 @@ def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> 
     near = _nearest_colors(points, known, positions[plain])
     if haired:
         hair = 1 - smoothstep((positions[plain, 1] - HAIR_LINE[0]) / (HAIR_LINE[1] - HAIR_LINE[0]))
+        hair *= smoothstep((positions[plain, 2] - BEFORE_EARS[0]) / (BEFORE_EARS[1] - BEFORE_EARS[0]))
         _mix(near, hair, points, above_ears, positions[plain])
     share = share[plain, None]
     colors[plain] = share * colors[plain] + (1 - share) * near

@@ -1,7 +1,7 @@
 """Strands of hair on the hidden scalp: without them a turned head ends in a smooth line, like a helmet.
 
-Long thin Gaussians a little off the scalp, in the tone of the hair below them and as varied as the photo's hair. Where
-each lies is chance, the same every time.
+Long thin Gaussians a little off the scalp, in the tone of the hair below them. They lie as the photo's hair does that
+the scalp continues there, and wear its texture; the rest is chance, the same every time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from ..geometry.scalp import SKULL_CENTRE, Continuation, outline_pixels
 from ..geometry.symmetry import concatenate, in_free_space, select
 from ..headmodel.model import HeadModel
 from ..types import INTERIOR, SOLID_ALPHA, PointCloud, Portrait
-from .hair import hair_tones, sampled, textured
+from .hair import textured
+from .hair_flow import flow_on_surface
 
 CONTRAST = (0.022, 0.034)
 """Contrast of the photo's hair from pixel to pixel, as a share of its brightness, between which strands appear: bald
@@ -41,21 +42,28 @@ LENGTH, LONGER, LONGEST, WIDTH = 0.002, 0.09, 0.0045, 0.0005
 """Standard deviations of a strand, metres: along it (longer by so much per metre of the hair's thickness over the
 skull, up to the longest) and across."""
 
-UNEVEN = (0.6, 1.4)
-"""Between these shares of that length a strand has its own."""
+UNEVEN, CURLED, STRAIGHT = (0.6, 1.4), 0.3, (0.1, 0.5)
+"""Between these shares of that length a strand has its own; it has so little of it where hair lies in no direction, and
+all where one is so clear."""
 
 STAND_OFF = 0.6
 """How far strands stand off the scalp at most, in their lengths, about; one half by tufts, the other each by itself."""
 
-TILT, STRAY = 0.35, 0.5
-"""How steeply strands rise from the scalp at most (tangent), and standard deviation, radians, of their direction."""
+TILT, STRAY, FLOW = 0.35, 0.5, 4.0
+"""How steeply strands rise from the scalp at most (tangent), standard deviation, radians, of their direction, and how
+much more than that the photo's hair counts where it is clear which way it lies."""
 
 TUFT = 0.006
 """Width of tufts, metres: their strands lie alike."""
 
-OPACITY, ENDS, REACH, PLACES = 0.7, 2.5, 0.0015, 7
+OPACITY, ENDS, REACH, PLACES, HALVINGS = 0.7, 2.5, 0.002, 7, 2
 """How opaque strands are in their middle, where they end, in standard deviations, how far they reach to the sides,
-metres, and at how many places along each it is made sure that the photo does not show it."""
+metres, at how many places along each it is made sure that the photo does not show it, and how often one that it would
+show is cut in half before it is left out."""
+
+TEXTURE_SCALE, BY_CHANCE = 1 / 96, 0.7
+"""What is finer than this standard deviation, crop sides, is the hair's texture; how much of that of other places each
+strand adds to its own's."""
 
 SHADES = (0.65, 1.4)
 """How dark and how bright a strand may be against the scalp below it: a few farther off would be specks."""
@@ -86,13 +94,16 @@ def with_strands(points: PointCloud, head: HeadModel) -> PointCloud:
     grows = np.flatnonzero(amount > 0)[::EVERY]
     if not len(grows):
         return points
-    strands = _grown(select(points, scalp[grows]), amount[grows, None], _texture(points, pixels))
+    texture = _detail(portrait, continued.pixels[grows], TEXTURE_SCALE)
+    strands = _grown(select(points, scalp[grows]), amount[grows, None], texture - texture.mean())
+    for _ in range(HALVINGS):
+        strands.axes[~_unseen(strands), 0] /= 2
     return concatenate([points, select(strands, _unseen(strands))])
 
 
 def _grown(roots: PointCloud, amount: np.ndarray, texture: np.ndarray) -> PointCloud:
-    """A strand from each root, n points of the scalp: as opaque as `amount` (n, 1) 0..1 says, in shades of which
-    `texture` (m,) tells how they are spread."""
+    """A strand from each root, n points of the scalp: as opaque as `amount` (n, 1) 0..1 says, and so much brighter than
+    its root, as a share, as `texture` (n,) says, and chance."""
     thickness = roots.depth_map.outline.thickness.mean()
     length = np.clip(LENGTH + LONGER * thickness, LENGTH, LONGEST)
     chance = np.random.default_rng(0)
@@ -106,10 +117,15 @@ def _grown(roots: PointCloud, amount: np.ndarray, texture: np.ndarray) -> PointC
     lie = np.sqrt(2) * STRAY * draw(chance.standard_normal)
     along = _across(roots.positions - CROWN, normal)
     along = np.cos(lie) * along + np.sin(lie) * np.cross(normal, along)
+    flow = flow_on_surface(roots, along, np.cross(normal, along))
+    clear = np.linalg.norm(flow, axis=1, keepdims=True)
+    along = _unit(along + FLOW * flow)
     along = _unit(along + TILT * chance.random((len(roots), 1)) * normal)
     across = _unit(np.cross(normal, along))
-    own_length = length * chance.uniform(*UNEVEN, (len(roots), 1))
-    brighter = np.sqrt(2) * draw(lambda count: texture[chance.integers(len(texture), size=count)])
+    straight = CURLED + (1 - CURLED) * smoothstep((clear - STRAIGHT[0]) / (STRAIGHT[1] - STRAIGHT[0]))
+    own_length = WIDTH + (length - WIDTH) * straight
+    own_length *= chance.uniform(*UNEVEN, (len(roots), 1))
+    brighter = texture[:, None] + BY_CHANCE * draw(lambda count: texture[chance.integers(len(texture), size=count)])
     raised = amount * STAND_OFF * length * draw(chance.random)
     return replace(
         roots,
@@ -120,20 +136,17 @@ def _grown(roots: PointCloud, amount: np.ndarray, texture: np.ndarray) -> PointC
     )
 
 
-def _texture(points: PointCloud, pixels: np.ndarray) -> np.ndarray:
-    """How much brighter (n,), as a share, hair at pixels (n, 2) is than its tone; 0 in the mean."""
-    image, tones = points.portrait.image, hair_tones(points)
-    tone = sampled(tones, pixels * len(tones) / len(image)).mean(1)
-    texture = (sampled(image, pixels).mean(1) - tone) / (tone + BLACK)
-    return texture - texture.mean()
-
-
 def contrast(portrait: Portrait, pixels: np.ndarray) -> float:
     """How much, as a share of its brightness, hair at pixels (n, 2) differs from what is beside it: the median."""
-    grey, sigma = portrait.image.mean(2), CONTRAST_SCALE * len(portrait.image)
-    around = gaussian_filter(grey, sigma)
+    return float(np.median(np.abs(_detail(portrait, pixels, CONTRAST_SCALE))))
+
+
+def _detail(portrait: Portrait, pixels: np.ndarray, scale: float) -> np.ndarray:
+    """How much brighter (n,), as a share, the photo is at pixels (n, 2) than blurred by `scale`, crop sides."""
+    grey = portrait.image.mean(2)
+    around = gaussian_filter(grey, scale * len(grey))
     rows, columns = pixels.astype(int).clip(0, len(grey) - 1).T
-    return float(np.median(np.abs(grey - around)[rows, columns] / (around[rows, columns] + BLACK)))
+    return (grey - around)[rows, columns] / (around[rows, columns] + BLACK)
 
 
 def _unseen(strands: PointCloud) -> np.ndarray:
