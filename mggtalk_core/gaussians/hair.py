@@ -68,6 +68,11 @@ def hair_tones(points: PointCloud) -> np.ndarray:
     return sums[..., :3] / sums[..., 3:]
 
 
+def brightness(image: np.ndarray) -> np.ndarray:
+    """Mean of an image's three colours, (S, S)."""
+    return image @ np.full(3, 1 / 3, np.float32)  # an axis of three is summed 20 times as fast so
+
+
 def sampled(picture: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """A picture (S, S, 3) at rows and columns (n, 2), between its pixels' centres: (n, 3)."""
     where = pixels.T - 0.5

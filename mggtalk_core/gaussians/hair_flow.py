@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 
 from ..geometry.scalp import outline_pixels
 from ..types import PointCloud, Portrait
+from .hair import brightness
 
-FINE, AROUND = 1 / 512, 3 / 512
-"""Standard deviations, crop sides, at which brightness is differentiated and over which its slopes are averaged."""
+FINE, AROUND = 1 / 512, 5 / 512
+"""Standard deviation, crop sides, of brightness as it is differentiated, and how far around its slopes are averaged."""
+
+FLOW_SIZE = 512
+"""Pixels per side, about, of which that is asked."""
 
 STEP = 0.0005
 """How far apart two places on the surface are, metres, that tell which way their pixels lie."""
@@ -21,28 +25,30 @@ def flow_in_photo(portrait: Portrait, pixels: np.ndarray) -> np.ndarray:
     Either sign means the same. They are as long as they are clear, 0..1: the coherence of the structure tensor (Bigün
     & Granlund, 1987).
     """
-    grey, size = portrait.image.mean(2), len(portrait.image)
-    down, right = (gaussian_filter(grey, FINE * size, order=order) for order in ((1, 0), (0, 1)))
-    rows, columns = pixels.astype(int).clip(0, size - 1).T
-    dd, dr, rr = (gaussian_filter(each, AROUND * size)[rows, columns] for each in (down**2, down * right, right**2))
+    size = len(portrait.image)
+    step = max(1, size // FLOW_SIZE)
+    grey = gaussian_filter(brightness(portrait.image), FINE * size)[::step, ::step]
+    down, right = np.gradient(grey)
+    width = 2 * round(AROUND * size / step) + 1
+    rows, columns = (pixels / step).astype(int).clip(0, len(grey) - 1).T
+    dd, dr, rr = (uniform_filter(each, width)[rows, columns] for each in (down**2, down * right, right**2))
     steepest = 0.5 * np.arctan2(2 * dr, dd - rr)  # from rows towards columns
     clear = np.hypot(dd - rr, 2 * dr) / (dd + rr + 1e-8)
     return clear[:, None] * np.stack([-np.sin(steepest), np.cos(steepest)], 1)
 
 
-def flow_on_surface(points: PointCloud, along: np.ndarray, aside: np.ndarray) -> np.ndarray:
+def flow_on_surface(points: PointCloud, pixels: np.ndarray, along: np.ndarray, aside: np.ndarray) -> np.ndarray:
     """Vectors (n, 3) along which the hair lies that n hidden points continue, as long as that is clear, 0..1.
 
-    `along` and `aside` (n, 3) are perpendicular unit vectors on the surface there; of both signs the result has the
-    one that goes more along than against the first.
+    `pixels` (n, 2) are those they continue, `along` and `aside` (n, 3) perpendicular unit vectors on the surface there;
+    of both signs the result has the one that goes more along than against the first.
     """
-    here, there, beside = (
-        outline_pixels(points.positions + STEP * towards, points.portrait, points.depth_map.outline).pixels
-        for towards in (0 * along, along, aside)
-    )
-    flow = flow_in_photo(points.portrait, here)
+    flow = flow_in_photo(points.portrait, pixels)
     # Pixels move by `down` for a step along and by `across` for one aside: solved for the steps that move them by flow.
-    down, across = there - here, beside - here
+    down, across = (
+        outline_pixels(points.positions + STEP * towards, points.portrait, points.depth_map.outline).pixels - pixels
+        for towards in (along, aside)
+    )
     turned = np.sign(_cross(down, across))
     lies = (turned * _cross(flow, across))[:, None] * along + (turned * _cross(down, flow))[:, None] * aside
     lies /= np.linalg.norm(lies, axis=1, keepdims=True) + 1e-9

@@ -18,8 +18,8 @@ from ..geometry.pose_weights import smoothstep
 from ..geometry.scalp import SKULL_CENTRE, Continuation, outline_pixels
 from ..geometry.symmetry import concatenate, in_free_space, select
 from ..headmodel.model import HeadModel
-from ..types import INTERIOR, SOLID_ALPHA, PointCloud, Portrait
-from .hair import textured
+from ..types import INTERIOR, SOLID_ALPHA, DepthMap, PointCloud, Portrait
+from .hair import brightness, textured
 from .hair_flow import flow_on_surface
 
 CONTRAST = (0.022, 0.034)
@@ -94,16 +94,15 @@ def with_strands(points: PointCloud, head: HeadModel) -> PointCloud:
     grows = np.flatnonzero(amount > 0)[::EVERY]
     if not len(grows):
         return points
-    texture = _detail(portrait, continued.pixels[grows], TEXTURE_SCALE)
-    strands = _grown(select(points, scalp[grows]), amount[grows, None], texture - texture.mean())
+    strands = _grown(select(points, scalp[grows]), continued.pixels[grows], amount[grows, None])
+    covering = _covering(points)
     for _ in range(HALVINGS):
-        strands.axes[~_unseen(strands), 0] /= 2
-    return concatenate([points, select(strands, _unseen(strands))])
+        strands.axes[~_unseen(strands, covering), 0] /= 2
+    return concatenate([points, select(strands, _unseen(strands, covering))])
 
 
-def _grown(roots: PointCloud, amount: np.ndarray, texture: np.ndarray) -> PointCloud:
-    """A strand from each root, n points of the scalp: as opaque as `amount` (n, 1) 0..1 says, and so much brighter than
-    its root, as a share, as `texture` (n,) says, and chance."""
+def _grown(roots: PointCloud, pixels: np.ndarray, amount: np.ndarray) -> PointCloud:
+    """A strand from each root, n points of the scalp that continue pixels (n, 2), as opaque as `amount` (n, 1) says."""
     thickness = roots.depth_map.outline.thickness.mean()
     length = np.clip(LENGTH + LONGER * thickness, LENGTH, LONGEST)
     chance = np.random.default_rng(0)
@@ -117,7 +116,7 @@ def _grown(roots: PointCloud, amount: np.ndarray, texture: np.ndarray) -> PointC
     lie = np.sqrt(2) * STRAY * draw(chance.standard_normal)
     along = _across(roots.positions - CROWN, normal)
     along = np.cos(lie) * along + np.sin(lie) * np.cross(normal, along)
-    flow = flow_on_surface(roots, along, np.cross(normal, along))
+    flow = flow_on_surface(roots, pixels, along, np.cross(normal, along))
     clear = np.linalg.norm(flow, axis=1, keepdims=True)
     along = _unit(along + FLOW * flow)
     along = _unit(along + TILT * chance.random((len(roots), 1)) * normal)
@@ -125,6 +124,8 @@ def _grown(roots: PointCloud, amount: np.ndarray, texture: np.ndarray) -> PointC
     straight = CURLED + (1 - CURLED) * smoothstep((clear - STRAIGHT[0]) / (STRAIGHT[1] - STRAIGHT[0]))
     own_length = WIDTH + (length - WIDTH) * straight
     own_length *= chance.uniform(*UNEVEN, (len(roots), 1))
+    texture = _detail(roots.portrait, pixels, TEXTURE_SCALE)
+    texture -= texture.mean()
     brighter = texture[:, None] + BY_CHANCE * draw(lambda count: texture[chance.integers(len(texture), size=count)])
     raised = amount * STAND_OFF * length * draw(chance.random)
     return replace(
@@ -143,19 +144,24 @@ def contrast(portrait: Portrait, pixels: np.ndarray) -> float:
 
 def _detail(portrait: Portrait, pixels: np.ndarray, scale: float) -> np.ndarray:
     """How much brighter (n,), as a share, the photo is at pixels (n, 2) than blurred by `scale`, crop sides."""
-    grey = portrait.image.mean(2)
+    grey = brightness(portrait.image)
     around = gaussian_filter(grey, scale * len(grey))
     rows, columns = pixels.astype(int).clip(0, len(grey) - 1).T
     return (grey - around)[rows, columns] / (around[rows, columns] + BLACK)
 
 
-def _unseen(strands: PointCloud) -> np.ndarray:
-    """Mask (n,) of strands that lie behind what the photo shows and, all along, where it shows the person only."""
-    portrait, depth_map = strands.portrait, strands.depth_map
+def _covering(points: PointCloud) -> DepthMap:
+    """The depth of what the photo shows, where a strand behind it is out of sight: nowhere near the mask's edge."""
+    portrait, depth_map = points.portrait, points.depth_map
     reach = REACH * portrait.camera.K[0, 0] / np.nanmedian(depth_map.depth)
-    depth = np.where(distance_within(portrait.alpha > SOLID_ALPHA) > reach, depth_map.depth, np.nan)
+    covers = distance_within(portrait.alpha > SOLID_ALPHA) > reach
+    return replace(depth_map, depth=np.where(covers, depth_map.depth, np.nan))
+
+
+def _unseen(strands: PointCloud, covering: DepthMap) -> np.ndarray:
+    """Mask (n,) of strands that lie behind what the photo shows, all along."""
     places = strands.positions + np.linspace(-ENDS, ENDS, PLACES)[:, None, None] * strands.axes[:, 0]
-    behind = in_free_space(places.reshape(-1, 3), portrait, replace(depth_map, depth=depth), HIDDEN_MARGIN)
+    behind = in_free_space(places.reshape(-1, 3), strands.portrait, covering, HIDDEN_MARGIN)
     return behind.reshape(PLACES, -1).all(0)
 
 
@@ -170,7 +176,8 @@ def _covered(points: PointCloud, scalp: np.ndarray, continued: Continuation, hea
 def _tufts(positions: np.ndarray, chance: np.random.Generator) -> np.ndarray:
     """Number (n,) of the tuft that strands at positions (n, 3) m belong to; tufts mingle at their edges."""
     cells = np.round(positions / TUFT + 0.3 * chance.standard_normal(positions.shape)).astype(int)
-    return np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1)
+    cells -= cells.min(0)
+    return np.unique(np.ravel_multi_index(cells.T, cells.max(0) + 1), return_inverse=True)[1]
 
 
 def _outward(points: PointCloud) -> np.ndarray:
