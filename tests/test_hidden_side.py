@@ -313,11 +313,37 @@ def test_behind_the_ears_is_what_follows_farther_behind(demo_points):
     colors = behind_ears(painted, head)
     height = demo_points.positions[:, 1] - demo_points.positions[of_ears, 1].min()
     height = height / height[of_ears].max()
-    upper, lobes = of_ears & (height < 0.54), of_ears & (height > 0.71)
+    from_seen = cKDTree(demo_points.positions[demo_points.origin == VISIBLE]).query(demo_points.positions)[0]
+    upper, lobes = of_ears & (height < 0.54) & (from_seen > 0.006), of_ears & (height > 0.71)
     assert upper.sum() > 50 and lobes.sum() > 20
     np.testing.assert_allclose(colors[upper], hair[None].repeat(upper.sum(), 0), atol=1e-6)
     np.testing.assert_array_equal(colors[lobes], painted.colors[lobes])  # hair-coloured, they were beads beside them
     np.testing.assert_array_equal(colors[~hidden], painted.colors[~hidden])
+    # Between the pixels of an ear that is seen aslant its hidden side is ear.
+    seen = np.flatnonzero(upper)[::10]
+    origin = demo_points.origin.copy()
+    origin[seen] = VISIBLE
+    between = upper & (cKDTree(demo_points.positions[seen]).query(demo_points.positions)[0] < 0.003)
+    assert between.sum() > 2 * len(seen)
+    np.testing.assert_array_equal(behind_ears(replace(painted, origin=origin), head)[between], painted.colors[between])
+
+
+def test_hair_behind_the_ears_is_like_the_hair_above(demo_points):
+    """The nearest the photo shows there are ears and temples: short hair ended in a red patch, straight across."""
+    head, portrait, outline = load_head_model(), demo_points.portrait, demo_points.depth_map.outline
+    green, skin = np.float32([0.1, 0.4, 0.1]), np.float32([0.9, 0.6, 0.5])
+    hair_ends = project(to_camera(np.float32([[0, -0.05, 0.1]]), portrait.camera), portrait.camera)[0, 1]
+    rows = np.arange(len(portrait.image))[:, None, None]
+    image = np.where(rows < hair_ends, green, skin) * np.ones_like(portrait.image)
+    ends = outline.middle[1] + outline.end * np.sin(outline.angles)
+    outline = replace(outline, hair=np.where(ends < hair_ends, outline.hair, 0))
+    depth_map = replace(demo_points.depth_map, outline=outline)
+    cropped = replace(demo_points, portrait=replace(portrait, image=image), depth_map=depth_map)
+    hidden = np.flatnonzero((demo_points.origin == INTERIOR) & head.outer_skin[demo_points.faces])
+    is_green = hidden_colors(cropped, hidden, head) @ [-0.5, 1, -0.5] > 0
+    _, y, z = demo_points.positions[hidden].T
+    assert is_green[(z > 0.07) & (y > -0.02) & (y < 0.015)].mean() > 0.95
+    assert is_green[y > 0.07].mean() < 0.05
 
 
 @pytest.mark.parametrize("shade, bald", [(0.1, False), (1.0, True)])

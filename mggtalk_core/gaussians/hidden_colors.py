@@ -45,8 +45,12 @@ ENOUGH_SKIN = 30_000
 """So many of the known points tell hidden skin its colour; more only take longer to find."""
 
 HAIR_LINE, ENOUGH_SCALP = (0.02, 0.06), 500
-"""Heights between which hidden scalp goes over into skin, metres below the eyes: higher up it has the colour of what is
-above the ears (not of ears), if the photo shows so many points of that."""
+"""Heights between which hidden scalp goes over into skin, metres below the eyes. Higher up it is like the hair that
+goes on above it, or what the photo shows above the ears, if there are so many points of these."""
+
+SCALP_SHARE, SCALP_COUNT = 4, 32
+"""One in so many points of scalp that continues the photo's hair tells what is below it its tone, so many together: the
+nearest points that the photo shows are of ears or temples there."""
 
 BEFORE_EARS = (0.03, 0.06)
 """Depths, canonical metres, between which that begins: temples and cheeks are like what is nearest, or the dark of the
@@ -62,6 +66,10 @@ AROUND_NECK = (0.3, 3.0, 0.3)
 BEHIND_EAR, EAR_NEIGHBOURS = (0.02, 0.03), 32
 """So near to the hidden halves of ears, metres, hidden surface goes over into the colour of what lies so much farther
 behind, and of so many points there: few would make streaks."""
+
+SEEN_NEAR = (0.003, 0.006)
+"""Distances, metres, from what the photo shows within which hidden surface is like it, hair or not: seen aslant, the
+photo's pixels are that far apart, and between them it shows."""
 
 LOBE = (0.55, 0.7)
 """Between these parts of an ear's height, from above, its own hidden side ceases to be like what lies behind: below
@@ -142,10 +150,18 @@ def behind_ears(points: PointCloud, head: HeadModel) -> np.ndarray:
     _, nearest = search_tree(points.positions[around]).query(farther, k=EAR_NEIGHBOURS, workers=-1)
     amount = 1 - smoothstep(distance[beside, None] / BEHIND_EAR[0])
     height = (positions[beside, 1:2] - ears[:, 1].min()) / np.ptp(ears[:, 1])
+    amount *= _apart_from_the_seen(points, positions[beside])[:, None]
     amount *= 1 - of_ears[beside, None] * smoothstep((height - LOBE[0]) / (LOBE[1] - LOBE[0]))
     behind = hidden[beside]
     colors[behind] += amount * (points.colors[around[nearest]].mean(1) - colors[behind])
     return colors
+
+
+def _apart_from_the_seen(points: PointCloud, positions: np.ndarray) -> np.ndarray:
+    """How far (n,) 0..1 positions (n, 3) m are from all points that the photo shows."""
+    seen = search_tree(points.positions[points.origin == VISIBLE])
+    distance, _ = seen.query(positions, distance_upper_bound=SEEN_NEAR[1], workers=-1)
+    return smoothstep((distance - SEEN_NEAR[0]) / (SEEN_NEAR[1] - SEEN_NEAR[0]))
 
 
 def under_dark_hair(points: PointCloud, head: HeadModel) -> np.ndarray:
@@ -246,7 +262,14 @@ def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> 
     if haired:
         hair = 1 - smoothstep((positions[plain, 1] - HAIR_LINE[0]) / (HAIR_LINE[1] - HAIR_LINE[0]))
         hair *= smoothstep((positions[plain, 2] - BEFORE_EARS[0]) / (BEFORE_EARS[1] - BEFORE_EARS[0]))
-        _mix(near, hair, points, above_ears, positions[plain])
+        hair *= _apart_from_the_seen(points, positions[plain])
+        scalp = np.flatnonzero(share > 0.5)[::SCALP_SHARE]
+        if len(scalp) > ENOUGH_SCALP / SCALP_SHARE:
+            asked = np.flatnonzero(hair)
+            _, nearest = search_tree(positions[scalp]).query(positions[plain][asked], k=SCALP_COUNT, workers=-1)
+            near[asked] += hair[asked, None] * (colors[scalp[nearest]].mean(1) - near[asked])
+        else:
+            _mix(near, hair, points, above_ears, positions[plain])
     share = share[plain, None]
     colors[plain] = share * colors[plain] + (1 - share) * near
 
