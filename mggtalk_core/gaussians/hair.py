@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import binary_erosion, gaussian_filter, map_coordinates
 
-from ..geometry.pose_weights import smoothstep
+from ..geometry.pose_weights import ramp, smoothstep
 from ..geometry.scalp import Continuation, outline_pixels
 from ..types import SOLID_ALPHA, PointCloud
 
@@ -27,7 +27,7 @@ shows the person's edge and its shade rather than hair."""
 
 def textured(continued: Continuation, size: int) -> np.ndarray:
     """How much (n,) 0..1 what is continued of a crop (S, S) has a texture: a rim of a few pixels has none."""
-    return continued.shown * smoothstep((continued.width / size - NARROW[0]) / (NARROW[1] - NARROW[0]))
+    return continued.shown * ramp(continued.width / size, NARROW)
 
 
 def continued_hair(points: PointCloud, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

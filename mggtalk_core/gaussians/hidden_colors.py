@@ -8,7 +8,7 @@ from scipy.ndimage import binary_erosion
 from ..geometry.binding import polygon_mask
 from ..geometry.blocks import block_means
 from ..geometry.mesh_raster import at_points, vertex_normals
-from ..geometry.pose_weights import smoothstep
+from ..geometry.pose_weights import ramp, smoothstep
 from ..geometry.scalp import outline_pixels
 from ..geometry.search_tree import AS_NEAR, search_tree
 from ..headmodel.landmarks import LEFT_EYE_RING, RIGHT_EYE_RING, inter_ocular_distance
@@ -53,8 +53,8 @@ SCALP_SHARE, SCALP_COUNT = 4, 32
 nearest points that the photo shows are of ears or temples there."""
 
 BEFORE_EARS = (0.03, 0.06)
-"""Depths, canonical metres, between which that begins: temples and cheeks are like what is nearest, or the dark of the
-hair would show between the pixels of a cheek seen aslant."""
+"""Depths, canonical metres, between which hidden scalp begins: temples and cheeks are like what is nearest, or the dark
+of the hair would show between the pixels of a cheek seen aslant."""
 
 NECK_TOP, NECK_FRONT, ENOUGH_NECK = (0.03, 0.06), (0.03, 0.06), 50
 """Heights (metres below the eyes) and depths between which hidden skin becomes neck, and how many points of the neck
@@ -151,7 +151,7 @@ def behind_ears(points: PointCloud, head: HeadModel) -> np.ndarray:
     amount = 1 - smoothstep(distance[beside, None] / BEHIND_EAR[0])
     height = (positions[beside, 1:2] - ears[:, 1].min()) / np.ptp(ears[:, 1])
     amount *= _apart_from_the_seen(points, positions[beside])[:, None]
-    amount *= 1 - of_ears[beside, None] * smoothstep((height - LOBE[0]) / (LOBE[1] - LOBE[0]))
+    amount *= 1 - of_ears[beside, None] * ramp(height, LOBE)
     behind = hidden[beside]
     colors[behind] += amount * (points.colors[around[nearest]].mean(1) - colors[behind])
     return colors
@@ -159,9 +159,11 @@ def behind_ears(points: PointCloud, head: HeadModel) -> np.ndarray:
 
 def _apart_from_the_seen(points: PointCloud, positions: np.ndarray) -> np.ndarray:
     """How far (n,) 0..1 positions (n, 3) m are from all points that the photo shows."""
-    seen = search_tree(points.positions[points.origin == VISIBLE])
+    low, high = positions.min(0, initial=np.inf) - SEEN_NEAR[1], positions.max(0, initial=-np.inf) + SEEN_NEAR[1]
+    around = (points.origin == VISIBLE) & ((points.positions > low) & (points.positions < high)).all(1)
+    seen = search_tree(points.positions[around])  # of all points it would take longest
     distance, _ = seen.query(positions, distance_upper_bound=SEEN_NEAR[1], workers=-1)
-    return smoothstep((distance - SEEN_NEAR[0]) / (SEEN_NEAR[1] - SEEN_NEAR[0]))
+    return ramp(distance, SEEN_NEAR)
 
 
 def under_dark_hair(points: PointCloud, head: HeadModel) -> np.ndarray:
@@ -181,8 +183,8 @@ def under_dark_hair(points: PointCloud, head: HeadModel) -> np.ndarray:
     typical = sampled(tones, continued.typical[crown] * len(tones) / len(points.portrait.image))
     gain, margin = LIGHTER
     highest = gain * np.median(typical.mean(1)) + margin
-    scalp = 1 - smoothstep((positions[:, 1] - HAIR_LINE[0]) / (HAIR_LINE[1] - HAIR_LINE[0]))
-    scalp *= smoothstep((positions[:, 2] - BEHIND_TEMPLE[0]) / (BEHIND_TEMPLE[1] - BEHIND_TEMPLE[0]))
+    scalp = 1 - ramp(positions[:, 1], HAIR_LINE)
+    scalp *= ramp(positions[:, 2], BEHIND_TEMPLE)
     darker = np.minimum(highest / colors[hidden].mean(1).clip(1e-3), 1)
     colors[hidden] *= (1 - scalp * (1 - darker))[:, None].astype(np.float32)
     return colors
@@ -260,12 +262,13 @@ def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> 
     plain = share < 1
     near = _nearest_colors(points, known, positions[plain])
     if haired:
-        hair = 1 - smoothstep((positions[plain, 1] - HAIR_LINE[0]) / (HAIR_LINE[1] - HAIR_LINE[0]))
-        hair *= smoothstep((positions[plain, 2] - BEFORE_EARS[0]) / (BEFORE_EARS[1] - BEFORE_EARS[0]))
-        hair *= _apart_from_the_seen(points, positions[plain])
-        scalp = np.flatnonzero(share > 0.5)[::SCALP_SHARE]
-        if len(scalp) > ENOUGH_SCALP / SCALP_SHARE:
-            asked = np.flatnonzero(hair)
+        hair = 1 - ramp(positions[plain, 1], HAIR_LINE)
+        hair *= ramp(positions[plain, 2], BEFORE_EARS)
+        asked = np.flatnonzero(hair)
+        hair[asked] *= _apart_from_the_seen(points, positions[plain][asked])
+        scalp = np.flatnonzero(share > 0.5)
+        if len(scalp) > ENOUGH_SCALP:
+            scalp = scalp[::SCALP_SHARE]
             _, nearest = search_tree(positions[scalp]).query(positions[plain][asked], k=SCALP_COUNT, workers=-1)
             near[asked] += hair[asked, None] * (colors[scalp[nearest]].mean(1) - near[asked])
         else:
@@ -278,8 +281,8 @@ def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> 
     bare_neck = known & (points.origin == VISIBLE) & points.depth_map.on_head[rows, columns]
     bare_neck &= points.positions[:, 1] > chin_height
     if bare_neck.sum() > ENOUGH_NECK:
-        low = smoothstep((positions[:, 1] - NECK_TOP[0]) / (NECK_TOP[1] - NECK_TOP[0]))
-        neck = low * smoothstep((positions[:, 2] - NECK_FRONT[0]) / (NECK_FRONT[1] - NECK_FRONT[0]))
+        low = ramp(positions[:, 1], NECK_TOP)
+        neck = low * ramp(positions[:, 2], NECK_FRONT)
         _mix(colors, neck, points, bare_neck, positions, importance=AROUND_NECK)
 
     lid_source = (points.origin == VISIBLE) & (head.parts[points.faces] == SKIN) & (points.expression_weight > 0.9)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..geometry.pose_weights import smoothstep
+from ..geometry.pose_weights import ramp
 
 TINTS = 16
 """Brightnesses, equally many pixels each, whose mean tint is looked at."""
@@ -24,7 +24,7 @@ def in_the_photos_tint(colors: np.ndarray, photo: np.ndarray) -> np.ndarray:
     groups = np.array([part.mean(0) for part in np.array_split(pixels, TINTS)])
     tinted = _tinted(pixels.mean(1), groups)
     stray = float(np.abs(pixels - tinted).mean())
-    amount = 1 - smoothstep((stray - ONE_TINT[0]) / (ONE_TINT[1] - ONE_TINT[0]))
+    amount = 1 - ramp(stray, ONE_TINT)
     return colors + amount * (_tinted(colors.mean(1), groups) - colors)
 
 

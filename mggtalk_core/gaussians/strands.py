@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from ..geometry.interior import HIDDEN_MARGIN, within_outline
 from ..geometry.nearest_pixels import distance_within
-from ..geometry.pose_weights import smoothstep
+from ..geometry.pose_weights import ramp
 from ..geometry.scalp import SKULL_CENTRE, Continuation, outline_pixels
 from ..geometry.symmetry import concatenate, in_free_space, select
 from ..headmodel.model import HeadModel
@@ -89,7 +89,7 @@ def with_strands(points: PointCloud, head: HeadModel) -> PointCloud:
     pixels = continued.pixels[textured(continued, len(portrait.image)) > 0.5]
     if len(pixels) < ENOUGH_HAIR:
         return points
-    visible = smoothstep((contrast(portrait, pixels) - CONTRAST[0]) / (CONTRAST[1] - CONTRAST[0]))
+    visible = ramp(contrast(portrait, pixels), CONTRAST)
     amount = visible * _covered(points, scalp, continued, head)
     grows = np.flatnonzero(amount > 0)[::EVERY]
     if not len(grows):
@@ -121,7 +121,7 @@ def _grown(roots: PointCloud, pixels: np.ndarray, amount: np.ndarray) -> PointCl
     along = _unit(along + FLOW * flow)
     along = _unit(along + TILT * chance.random((len(roots), 1)) * normal)
     across = _unit(np.cross(normal, along))
-    straight = CURLED + (1 - CURLED) * smoothstep((clear - STRAIGHT[0]) / (STRAIGHT[1] - STRAIGHT[0]))
+    straight = CURLED + (1 - CURLED) * ramp(clear, STRAIGHT)
     own_length = WIDTH + (length - WIDTH) * straight
     own_length *= chance.uniform(*UNEVEN, (len(roots), 1))
     texture = _detail(roots.portrait, pixels, TEXTURE_SCALE)
@@ -169,8 +169,8 @@ def _covered(points: PointCloud, scalp: np.ndarray, continued: Continuation, hea
     """How much (n,) 0..1 points of the scalp, n indices, are those that hair grows on."""
     positions = points.positions[scalp]
     grown = continued.shown & (continued.behind < BEHIND) & ~head.ears[head.faces[points.faces[scalp]]].any(1)
-    above = 1 - smoothstep((positions[:, 1] - HAIR_ENDS[0]) / (HAIR_ENDS[1] - HAIR_ENDS[0]))
-    return grown * above * smoothstep((positions[:, 2] - TEMPLES[0]) / (TEMPLES[1] - TEMPLES[0]))
+    above = 1 - ramp(positions[:, 1], HAIR_ENDS)
+    return grown * above * ramp(positions[:, 2], TEMPLES)
 
 
 def _tufts(positions: np.ndarray, chance: np.random.Generator) -> np.ndarray:

@@ -14,7 +14,7 @@ from ..types import Portrait
 from .coarse import enlarged
 from .mesh_raster import rasterize_mesh
 from .nearest_pixels import distance_to, nearest_pixels
-from .pose_weights import smoothstep
+from .pose_weights import ramp, smoothstep
 from .projection import project, to_camera, to_canonical, unproject
 from .scalp import SILHOUETTE_DEPTH
 
@@ -63,8 +63,8 @@ def outline_depth(portrait: Portrait, head: HeadModel, person: np.ndarray) -> np
     ahead = np.maximum(plane - depth[near], 0)
     beard = jaw[face[near]] & ~person[below, columns].all(0)
     weight = beard * smoothstep((height - JAW[0]) / BLEND) * smoothstep(beside / THINNEST)
-    weight *= 1 - smoothstep((beside - LONGEST[0]) / (LONGEST[1] - LONGEST[0]))
-    weight *= smoothstep((ahead - AHEAD[0]) / (AHEAD[1] - AHEAD[0]))
+    weight *= 1 - ramp(beside, LONGEST)
+    weight *= ramp(ahead, AHEAD)
     if not weight.any():
         return np.full((size, size), plane, np.float32)
 

@@ -16,7 +16,7 @@ from ..headmodel.model import EAR_HEIGHTS, SKIN, HeadModel
 from ..portrait.skin import NEIGHBOURS, face_skin, like_skin, samples
 from ..types import SOLID_ALPHA, Outline, Portrait
 from .mesh_raster import rasterize_mesh
-from .pose_weights import smoothstep
+from .pose_weights import ramp
 from .projection import project, to_camera, to_canonical
 
 SILHOUETTE_DEPTH = 0.075
@@ -70,8 +70,8 @@ def hair_thickness(portrait: Portrait, outline: Outline, head: HeadModel) -> np.
     at_outline = _in_direction(angle, outline.thickness, outline)
     amount = edge_on * at_outline + (1 - edge_on) * outline.thickness.mean()
     amount *= ~head.ears
-    amount *= smoothstep((away[:, 2] - BEHIND[0]) / (BEHIND[1] - BEHIND[0]))
-    amount *= 1 - smoothstep((portrait.vertices[:, 1] - NAPE[0]) / (NAPE[1] - NAPE[0]))
+    amount *= ramp(away[:, 2], BEHIND)
+    amount *= 1 - ramp(portrait.vertices[:, 1], NAPE)
     length = np.linalg.norm(away, axis=1)
     return ((amount / length)[:, None] * away @ portrait.camera.viewmat[:3, :3]).astype(np.float32)
 

@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 
 from ..geometry.binding import polygon_mask
 from ..geometry.nearest_pixels import distance_to
-from ..geometry.pose_weights import smoothstep
+from ..geometry.pose_weights import ramp
 from ..headmodel.landmarks import OVAL
 from ..model_files import find_model_file
 
@@ -84,7 +84,7 @@ def without_veils(mask: np.ndarray) -> np.ndarray:
     if not background.any():
         return mask
     inward = distance_to(background) / size
-    solid = smoothstep((inward - SOFT_EDGE[0]) / (SOFT_EDGE[1] - SOFT_EDGE[0]))
+    solid = ramp(inward, SOFT_EDGE)
     return np.maximum(mask, solid).astype(np.float32)
 
 
