@@ -86,6 +86,7 @@ class Outline:
     end: np.ndarray  # (n,) px from the middle to where the person ends
     hair: np.ndarray  # (n,) px, width of what is neither face nor ear there; 0 where none is
     thickness: np.ndarray  # (n,) m, of hair over the head model; above the ears measured, below them the nearest
+    hangs: float  # m, how much farther down than short hair the photo's hangs beside the head
     bare: np.ndarray  # (S, S) bool, face and neck, and skin that goes on from there up to the hair
 
 

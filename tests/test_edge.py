@@ -81,3 +81,20 @@ def test_no_line_of_the_wall_where_the_hair_ended_in_the_photo(name):
     share = towards.share(points.colors[at_edge], number)
     assert at_edge.sum() > 1000
     assert (share > 0.1).mean() < 0.06  # .26 and .45
+
+
+def test_the_head_model_is_not_opaque_beyond_the_person(demo_portrait):
+    """Such pixels are the wall's, and were beads along the old outline; holes in a face are a mask's errors."""
+    alpha, size = demo_portrait.alpha.copy(), len(demo_portrait.alpha)
+    crown = np.flatnonzero((alpha > 0.5).any(1))[0] + round(0.2 * size)
+    alpha[:crown] = np.minimum(alpha[:crown], 0.12)
+    row, column = demo_portrait.landmarks[4, ::-1].astype(int)
+    alpha[row - 4 : row + 4, column - 4 : column + 4] = 0.12
+    portrait = replace(demo_portrait, alpha=alpha)
+    points = build_points(portrait, estimate_depth(portrait))
+    rows, columns = points.pixels.T
+    visible, on_model = points.origin == VISIBLE, points.depth_map.distance[rows, columns] == 0
+    beyond = visible & on_model & (rows < crown - 2)
+    in_hole = visible & (abs(rows - row) < 4) & (abs(columns - column) < 4)
+    assert beyond.sum() > 100 and in_hole.sum() > 20
+    assert np.median(points.opacities[beyond]) < 0.2 and points.opacities[in_hole].min() > 0.9

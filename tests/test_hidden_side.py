@@ -18,11 +18,15 @@ from mggtalk_core.geometry.dsgr import build_points, estimate_depth
 from mggtalk_core.geometry.interior import FARTHEST_OUTSIDE, TEETH_SPACING, rounded, sample_faces, within_outline
 from mggtalk_core.geometry.projection import project, to_camera, to_canonical
 from mggtalk_core.geometry.scalp import (
+    LONG,
     NAPE,
+    SHORT,
+    SILHOUETTE_DEPTH,
     SKULL_CENTRE,
     SPLAT_RADIUS,
     TYPICAL,
     _around,
+    hair_outline,
     hair_thickness,
     onto_scalp,
     outline_pixels,
@@ -150,6 +154,34 @@ def test_hair_goes_on_behind_the_outline_with_the_photos_texture(demo_portrait, 
     assert continued.shown.all()
     inside = end / outline.pixel - np.hypot(*(continued.pixels[:, ::-1] - outline.middle).T)
     assert 0 < inside[0] < 5 and (np.diff(inside) > 0.6 * 0.01 / outline.pixel).all()
+
+
+@pytest.mark.parametrize("ends", [0.0, 0.06, 0.12])
+def test_hair_hangs_as_far_down_as_the_photo_shows_it(demo_portrait, demo_points, ends):
+    """Behind long hair a neck showed as a red patch, behind short hair it has to."""
+    camera, size = demo_portrait.camera, len(demo_portrait.image)
+    row = project(to_camera(np.float32([[0, ends, SILHOUETTE_DEPTH]]), camera), camera)[0, 1]
+    nose = demo_portrait.landmarks[4, 0]
+    beside = np.abs(np.arange(size) + 0.5 - nose) * camera.viewmat[2, 3] / camera.K[0, 0]
+    wig = (beside > 0.06) & (beside < 0.12) & (np.arange(size)[:, None] < row)
+    image = np.where(wig[..., None], np.float32([0.1, 0.4, 0.1]), demo_portrait.image)
+    alpha = np.where(beside < 0.06, demo_portrait.alpha, wig).astype(np.float32)
+    with_wig = replace(demo_portrait, image=image, alpha=alpha)
+    found = hair_outline(with_wig, demo_points.depth_map.on_head, load_head_model())
+    assert abs(found.hangs - np.clip(ends - SHORT, 0, LONG - SHORT)) < 0.006
+
+
+def test_below_the_ears_goes_on_what_hair_is_above(demo_portrait, outline):
+    """It was one flat tone there, a cap below the strands."""
+    places = np.float32([[0.07, y, 0.1] for y in (-0.01, 0.0, 0.01, 0.02, 0.12)])
+    high = np.sin(outline.angles) < 0.2
+    cropped = replace(outline, hair=np.where(high, 0.1 * len(demo_portrait.image), 0.0), hangs=0.0)
+    continued = outline_pixels(places, demo_portrait, cropped)
+    assert continued.shown.all()
+    assert (continued.share[:3] > 0.9).all() and continued.share[4] == 0
+    rows = continued.pixels[:4, 0]
+    assert (rows < outline.middle[1] + 0.2 * outline.end.max()).all()  # of the hair above
+    assert np.ptp(rows) > 0.01 / outline.pixel  # not always the same of it
 
 
 def test_the_back_of_the_head_has_the_tone_of_the_hair_along_the_outline(demo_points):
@@ -357,7 +389,7 @@ def test_dark_hair_on_top_means_no_bald_back(demo_points, shade, bald):
     guessed = replace(demo_points, portrait=replace(portrait, image=photo), colors=skin)
     colors = under_dark_hair(guessed, head)
     x, y, z = demo_points.positions.T
-    scalp, neck = hidden & (y < 0) & (z > 0.09), hidden & ((y > 0.06) | (z < 0.05))
+    scalp, neck = hidden & (y < 0) & (z > 0.09), hidden & ((y > 0.1) | (z < 0.05))
     assert (colors[scalp].mean() > 0.35) == bald
     assert bald or colors[scalp].max() < 0.2
     np.testing.assert_allclose(colors[neck | ~hidden], skin[neck | ~hidden])

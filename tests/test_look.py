@@ -9,7 +9,7 @@ from scipy.ndimage import binary_closing, binary_erosion, gaussian_filter, label
 from scipy.spatial import cKDTree
 
 from mggtalk_core.assets import DEMO_PORTRAIT
-from mggtalk_core.gaussians.color_bounds import as_hair, as_varied_as_nearby, in_the_photos_shades
+from mggtalk_core.gaussians.color_bounds import as_hair, as_varied_as_nearby, in_the_photos_hues, in_the_photos_shades
 from mggtalk_core.gaussians.deformation import pose_weight_gradient
 from mggtalk_core.gaussians.edge import Edge
 from mggtalk_core.gaussians.edge_colors import edge_tints
@@ -90,6 +90,18 @@ def test_hidden_hair_has_the_photos_shades(demo_points, channels):
     change = np.float32([[-0.3, -0.2, 0.2]])
     kept = in_the_photos_shades(colors[seen], change)
     np.testing.assert_allclose(kept, [[-0.1] * 3] if channels == 1 else change, atol=0.01)
+
+
+def test_dark_hair_behind_brown_skin_is_not_red():
+    """Skin darkened by what all of it varies in was maroon: a shaved head's back (us_J000294)."""
+    brightness = np.random.default_rng(0).uniform(0.1, 0.8, (500, 1))
+    photo = brightness * [1.36, 0.92, 0.72] + [0.02, 0.0, 0.01]
+    skin = np.float32([[0.66, 0.405, 0.34]])
+    darkened = skin + in_the_photos_hues(photo, skin, np.float32([[-0.43, -0.32, -0.25]]))
+    assert abs(darkened.mean() - 0.135) < 0.01
+    assert (darkened / darkened.mean())[0, 0] < 1.5 and darkened[0, 0] > darkened[0, 1]
+    small = np.float32([[-0.1, -0.06, -0.05]])
+    np.testing.assert_allclose(in_the_photos_hues(photo, skin, small), small, atol=0.01)
 
 
 def test_what_lies_beside_the_photos_colours_stays_near_them(demo_points):

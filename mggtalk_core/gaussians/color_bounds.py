@@ -18,6 +18,9 @@ SHADES_SHARE, SHADES_MARGIN = 16, 0.015
 NEARBY_COUNT = 16
 """So many of them, the nearest, tell how much the photo's colours vary somewhere."""
 
+HUES, DARK = (0.02, 0.98), 0.05
+"""Quantiles of a photo's tints that learned colours keep between, and brightness below which there is none."""
+
 BESIDE = (0.006, 0.016)
 """Distances, metres, from what the photo shows between which what was learned becomes free of that."""
 
@@ -33,6 +36,7 @@ def bounded_change(points: PointCloud, chosen: np.ndarray, change: np.ndarray, h
     """Of learned changes of colour (n, 3) of some points (N,) bool, what a photo's head may have."""
     shown = np.flatnonzero((points.origin == VISIBLE) & (points.pose_weight > 0.5))[::SHADES_SHARE]
     change = in_the_photos_shades(points.colors[shown], change)
+    change = in_the_photos_hues(points.colors[shown], points.colors[chosen], change)
     positions, tree = points.positions[chosen], search_tree(points.positions[shown])
     distance, nearest = tree.query(positions, distance_upper_bound=BESIDE[1], workers=-1)
     # The parts of lids and lips that unfold are in no picture from another side: little was learned there.
@@ -73,6 +77,22 @@ def in_the_photos_shades(colors: np.ndarray, change: np.ndarray) -> np.ndarray:
     shades = np.cov(colors, rowvar=False)
     among_shades = shades @ np.linalg.inv(shades + SHADES_MARGIN**2 * np.eye(3))
     return change @ among_shades.T.astype(np.float32)
+
+
+def in_the_photos_hues(colors: np.ndarray, before: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """Changes (n, 3) of colours `before` (n, 3) that lead to no stronger tint than a photo's colours (m, 3) have.
+
+    Skin darkened by what all skin varies in would be maroon, not brown hair.
+    """
+
+    def tint(some: np.ndarray) -> np.ndarray:
+        return some / some.mean(1, keepdims=True).clip(DARK)
+
+    after = (before + change).clip(0, 1)
+    tints, own = tint(after), tint(before)
+    lowest, highest = np.quantile(tint(colors), HUES, axis=0)
+    tints = tints.clip(np.minimum(lowest, own), np.maximum(highest, own))
+    return tint(tints) * after.mean(1, keepdims=True) - before
 
 
 def as_varied_as_nearby(colors: np.ndarray, tree: cKDTree, nearest: np.ndarray, change: np.ndarray) -> np.ndarray:

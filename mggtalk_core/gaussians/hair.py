@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import binary_erosion, gaussian_filter, map_coordinates
 
 from ..geometry.pose_weights import ramp, smoothstep
-from ..geometry.scalp import Continuation, outline_pixels
+from ..geometry.scalp import WIDE, Continuation, outline_pixels
 from ..types import SOLID_ALPHA, PointCloud
 
 EDGE_WIDTH = 1 / 64
@@ -20,14 +20,14 @@ TONE_PIXELS, TONE_BLUR, TONE_REACH, WIDE_HAIR = 128, 1 / 48, 0.03, 1 / 8
 the outline, metres, tone is that of the hair along it; and the width of hair, crop sides, from which on its texture is
 repeated in full: a narrow rim, to and fro, would be stripes."""
 
-NARROW = (0.01, 0.05)
+NARROW = (0.01, WIDE)
 """Widths of hair, crop sides, between which its own texture takes the place of the nearest colours: a rim of few pixels
 shows the person's edge and its shade rather than hair."""
 
 
 def textured(continued: Continuation, size: int) -> np.ndarray:
     """How much (n,) 0..1 what is continued of a crop (S, S) has a texture: a rim of a few pixels has none."""
-    return continued.shown * ramp(continued.width / size, NARROW)
+    return continued.shown * continued.share * ramp(continued.width / size, NARROW)
 
 
 def continued_hair(points: PointCloud, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

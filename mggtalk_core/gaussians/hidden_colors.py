@@ -9,7 +9,7 @@ from ..geometry.binding import polygon_mask
 from ..geometry.blocks import block_means
 from ..geometry.mesh_raster import at_points, vertex_normals
 from ..geometry.pose_weights import ramp, smoothstep
-from ..geometry.scalp import outline_pixels
+from ..geometry.scalp import above_neck, outline_pixels
 from ..geometry.search_tree import AS_NEAR, search_tree
 from ..headmodel.landmarks import LEFT_EYE_RING, RIGHT_EYE_RING, inter_ocular_distance
 from ..headmodel.model import EAR_HEIGHTS, LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
@@ -44,9 +44,9 @@ ENOUGH_TEETH = 60
 ENOUGH_SKIN = 30_000
 """So many of the known points tell hidden skin its colour; more only take longer to find."""
 
-HAIR_LINE, ENOUGH_SCALP = (0.02, 0.06), 500
-"""Heights between which hidden scalp goes over into skin, metres below the eyes. Higher up it is like the hair that
-goes on above it, or what the photo shows above the ears, if there are so many points of these."""
+ENOUGH_SCALP = 500
+"""Hidden scalp is like the hair that goes on above it, or what the photo shows above the ears, if there are so many
+points of these."""
 
 SCALP_SHARE, SCALP_COUNT = 4, 32
 """One in so many points of scalp that continues the photo's hair tells what is below it its tone, so many together: the
@@ -183,7 +183,7 @@ def under_dark_hair(points: PointCloud, head: HeadModel) -> np.ndarray:
     typical = sampled(tones, continued.typical[crown] * len(tones) / len(points.portrait.image))
     gain, margin = LIGHTER
     highest = gain * np.median(typical.mean(1)) + margin
-    scalp = 1 - ramp(positions[:, 1], HAIR_LINE)
+    scalp = above_neck(positions, points.depth_map.outline)
     scalp *= ramp(positions[:, 2], BEHIND_TEMPLE)
     darker = np.minimum(highest / colors[hidden].mean(1).clip(1e-3), 1)
     colors[hidden] *= (1 - scalp * (1 - darker))[:, None].astype(np.float32)
@@ -262,7 +262,7 @@ def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> 
     plain = share < 1
     near = _nearest_colors(points, known, positions[plain])
     if haired:
-        hair = 1 - ramp(positions[plain, 1], HAIR_LINE)
+        hair = above_neck(positions[plain], points.depth_map.outline)
         hair *= ramp(positions[plain, 2], BEFORE_EARS)
         asked = np.flatnonzero(hair)
         hair[asked] *= _apart_from_the_seen(points, positions[plain][asked])

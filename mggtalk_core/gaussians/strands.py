@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 from ..geometry.interior import HIDDEN_MARGIN, within_outline
 from ..geometry.nearest_pixels import distance_within
 from ..geometry.pose_weights import ramp
-from ..geometry.scalp import SKULL_CENTRE, Continuation, outline_pixels
+from ..geometry.scalp import SKULL_CENTRE, Continuation, above_neck, outline_pixels
 from ..geometry.symmetry import concatenate, in_free_space, select
 from ..headmodel.model import HeadModel
 from ..types import INTERIOR, SOLID_ALPHA, DepthMap, PointCloud, Portrait
@@ -74,8 +74,8 @@ CROWN = np.array([0.0, -0.10, 0.12], np.float32)
 BEHIND = 0.08
 """Strands lie so far behind the outline, metres: what a turn by 45 degrees shows."""
 
-HAIR_ENDS, TEMPLES = (0.02, 0.06), (0.03, 0.05)
-"""Heights between which hair ends, metres below the eyes, and depths between which the scalp begins."""
+TEMPLES = (0.03, 0.05)
+"""Depths, canonical metres, between which the scalp begins."""
 
 
 def with_strands(points: PointCloud, head: HeadModel) -> PointCloud:
@@ -169,8 +169,7 @@ def _covered(points: PointCloud, scalp: np.ndarray, continued: Continuation, hea
     """How much (n,) 0..1 points of the scalp, n indices, are those that hair grows on."""
     positions = points.positions[scalp]
     grown = continued.shown & (continued.behind < BEHIND) & ~head.ears[head.faces[points.faces[scalp]]].any(1)
-    above = 1 - ramp(positions[:, 1], HAIR_ENDS)
-    return grown * above * ramp(positions[:, 2], TEMPLES)
+    return grown * above_neck(positions, points.depth_map.outline) * ramp(positions[:, 2], TEMPLES)
 
 
 def _tufts(positions: np.ndarray, chance: np.random.Generator) -> np.ndarray:

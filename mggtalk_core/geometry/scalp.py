@@ -18,6 +18,7 @@ from ..types import SOLID_ALPHA, Outline, Portrait
 from .mesh_raster import rasterize_mesh
 from .pose_weights import ramp
 from .projection import project, to_camera, to_canonical
+from .search_tree import search_tree
 
 SILHOUETTE_DEPTH = 0.075
 """Where the person's outline lies behind the eyes: about the plane of the ears, metres."""
@@ -48,6 +49,23 @@ COARSE = 128
 
 BALD = 0.3
 """Where more of the outline than this looks like the face's skin, nothing tells hair from skin."""
+
+LIKE_HAIR, LOCK = 0.08, 1 / 48
+"""Colours so near to hair's (sRGB) are hair's, too; and width beside the head, crop sides, from which on these are hair
+that hangs there."""
+
+SHORT, LONG = 0.04, 0.08
+"""How far below the eyes hair hangs, metres: short hair ends at the ears, and behind longer hair no neck is seen."""
+
+NAPE_LINE, TO_NAPE = 0.025, (0.08, 0.12)
+"""How much farther down than beside the ears hair grows on the nape, metres, and the depths between."""
+
+WIDE = 1 / 20
+"""Width of hair, crop sides, from which on it has a texture; where it is narrower below the ears' upper ends, that of
+the hair above goes on, to and fro."""
+
+HAIR_LINE = (0.02, 0.06)
+"""Heights between which hidden scalp beside the ears goes over into skin, metres below the eyes."""
 
 BEHIND = (-0.02, 0.0)
 """Depths between which the hair begins, metres behind the outline's plane."""
@@ -106,6 +124,7 @@ class Continuation:
     behind: np.ndarray  # (n,) m along the scalp from the outline
     width: np.ndarray  # (n,) px of the hair in that direction
     shown: np.ndarray  # (n,) bool, whether the photo has hair there
+    share: np.ndarray  # (n,) 0..1, how much of it goes on there rather than neck
 
 
 def outline_pixels(positions: np.ndarray, portrait: Portrait, outline: Outline) -> Continuation:
@@ -115,6 +134,7 @@ def outline_pixels(positions: np.ndarray, portrait: Portrait, outline: Outline) 
     goes on around the head without a seam, back and forth over the width of the hair.
     """
     away, angle, _ = _around(positions, portrait, outline)
+    angle, other = _towards_hair(positions, angle, outline, len(portrait.image))
     end, hair = (_in_direction(angle, what, outline) for what in (outline.end, outline.hair))
     size = len(portrait.image)
     edge = EDGE_WIDTH * size
@@ -131,7 +151,32 @@ def outline_pixels(positions: np.ndarray, portrait: Portrait, outline: Outline) 
         behind=arc,
         width=width,
         shown=(hair > 2 * edge) & (away[:, 2] > BEHIND[0]),
+        share=np.where(other, above_neck(positions, outline), 1),
     )
+
+
+def _towards_hair(
+    positions: np.ndarray, angle: np.ndarray, outline: Outline, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Directions (N,) rad in which to look for what positions (N, 3) m continue, and a mask (N,) of those that are not
+    the positions' own directions, `angle` (N,)."""
+    wide = outline.hair > WIDE * size
+    other = (positions[:, 1] > EAR_HEIGHTS[0]) & (_in_direction(angle, outline.hair, outline) <= WIDE * size)
+    if not wide.any():
+        return angle, np.zeros(len(angle), bool)
+    turn = lambda to: np.angle(np.exp(1j * to))  # noqa: E731
+    apart = turn(outline.angles[wide] - outline.angles[:, None])
+    nearest = apart[np.arange(len(apart)), np.abs(apart).argmin(1)]
+    direction = np.round((angle[other] + np.pi) * len(apart) / (2 * np.pi)).astype(int) % len(apart)
+    towards = angle.copy()
+    towards[other] = turn(outline.angles[direction] + nearest[direction] * 2)
+    return towards, other
+
+
+def above_neck(positions: np.ndarray, outline: Outline) -> np.ndarray:
+    """How much (N,) 0..1 hidden scalp at positions (N, 3) m, canonical, is rather haired than neck."""
+    lower = np.maximum(outline.hangs, NAPE_LINE * ramp(positions[:, 2], TO_NAPE))
+    return 1 - ramp(positions[:, 1] - lower, HAIR_LINE)
 
 
 def goes_on_behind(rows: np.ndarray, columns: np.ndarray, outline: Outline, size: int) -> np.ndarray:
@@ -174,14 +219,46 @@ def hair_outline(portrait: Portrait, on_head: np.ndarray, head: HeadModel) -> Ou
     thickness[above_ears] = gaussian_filter1d(thickness[above_ears], 2.0, mode="nearest")
     thickness = np.interp(angles, angles[above_ears], thickness[above_ears], period=2 * np.pi)
     beside = (person_end - np.maximum(ear_end, skull_end)) * pixel > BESIDE_HEAD
-    haired = above_ears | (beside & (height < EAR_HEIGHTS[1]))
     ring = (reach < (person_end - EDGE_WIDTH * size)[:, None]) & (reach > (person_end - 3 * EDGE_WIDTH * size)[:, None])
     around = ring & above_ears[:, None]
     bare = binary_propagation(on_head, mask=on_head | _like_face(portrait, rows[around], columns[around]))
+    hangs = _hangs(portrait, skull, bare, rows[around], columns[around], middle, pixel)
+    haired = above_ears | (beside & (height < EAR_HEIGHTS[1] + hangs))
     face_end = np.where(ring | (reach > person_end[:, None]), 0, np.where(bare[rows, columns], reach, 0)).max(1)
     face_end = maximum_filter1d(face_end, 5, mode="wrap")
     hair = np.where(haired, person_end - np.maximum(face_end, np.where(above_ears, 0, ear_end)), 0)
-    return Outline(angles, centre, middle, pixel, person_end.astype(float), hair.astype(float), thickness, bare)
+    return Outline(angles, centre, middle, pixel, person_end.astype(float), hair.astype(float), thickness, hangs, bare)
+
+
+def _hangs(
+    portrait: Portrait, skull: np.ndarray, bare: np.ndarray, rows: np.ndarray, columns: np.ndarray, middle: np.ndarray,
+    pixel: float,
+) -> float:
+    """How much farther down than SHORT hair hangs beside the head, metres, the mean of both sides.
+
+    Hair looks like some pixels (n,) along the outline, and hangs together with them. The head model covers the pixels
+    `skull` (S, S) bool; `middle` (2,) and `pixel` are the outline's.
+    """
+    step = max(1, len(portrait.image) // COARSE)
+    image, person, skull, bare = (
+        each[::step, ::step] for each in (portrait.image, portrait.alpha > SOLID_ALPHA, skull, bare)
+    )
+    hair = samples(portrait.image[rows, columns])
+    skin = face_skin(portrait.image, portrait.alpha > SOLID_ALPHA, portrait.landmarks)
+    like = person & ~bare
+    if min(len(skin), len(hair)) < NEIGHBOURS or not like.any():
+        return 0.0
+    distance, _ = search_tree(hair).query(image[like], k=NEIGHBOURS, workers=-1)
+    like[like] = (distance.mean(1) < LIKE_HAIR) & ~like_skin(image[like], skin, hair)
+    seed = np.zeros_like(like)
+    seed[rows // step, columns // step] = True
+    locks = binary_propagation(seed & like, mask=like) & ~skull
+    height = SKULL_CENTRE[1] + (np.arange(len(locks)) * step - middle[1]) * pixel
+    column = round(middle[0] / step)
+    lowest = [
+        height[side.sum(1) > LOCK * len(locks)].max(initial=SHORT) for side in (locks[:, :column], locks[:, column:])
+    ]
+    return float(np.clip(lowest, SHORT, LONG).mean() - SHORT)
 
 
 def _like_face(portrait: Portrait, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

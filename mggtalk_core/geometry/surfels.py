@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_dilation, binary_erosion, label
 
 from ..headmodel.landmarks import OVAL
 from ..headmodel.model import HeadModel
@@ -57,7 +57,8 @@ def visible_points(portrait: Portrait, depth_map: DepthMap, head: HeadModel, chi
     footprints = depth / portrait.camera.K[0, 0]
 
     solid = portrait.alpha > SOLID_ALPHA
-    detail = ~solid | polygon_mask(portrait.landmarks[list(OVAL)], size)
+    face_oval = polygon_mask(portrait.landmarks[list(OVAL)], size)
+    detail = ~solid | face_oval
     rows, columns, steps = surfel_blocks(portrait.image, depth_map.depth, footprints, detail)
 
     def mean(picture: np.ndarray) -> np.ndarray:
@@ -82,7 +83,8 @@ def visible_points(portrait: Portrait, depth_map: DepthMap, head: HeadModel, chi
     axes = np.stack([sigma * tangent_u, sigma * tangent_v, SURFEL_THICKNESS * footprint * normal], 1)
 
     reach = depth_map.distance[rows, columns] * footprint[:, 0] / EXPRESSION_REACH
-    on_face = depth_map.on_head[rows, columns] | (depth_map.distance[rows, columns] == 0)
+    # Opaque whatever a mask with holes in the person says; where the model reaches beyond the person it is right.
+    opaque = (depth_map.on_head | (depth_map.distance == 0)) & (face_oval | ~binary_dilation(_outside(portrait.alpha)))
     pose_weight = head_pose_weight(positions, chin_height, shoulder_tops(portrait, chin_height))
     pose_weight *= _inside_border(rows, columns, positions, chin_height, size)
     count = len(rows)
@@ -90,7 +92,7 @@ def visible_points(portrait: Portrait, depth_map: DepthMap, head: HeadModel, chi
         positions=positions.astype(np.float32),
         axes=axes.astype(np.float32),
         colors=mean(person_colors(portrait)).astype(np.float32),
-        opacities=(np.where(on_face, 1.0, portrait.alpha[rows, columns]) * MAX_OPACITY).astype(np.float32),
+        opacities=(np.where(opaque, 1.0, portrait.alpha)[rows, columns] * MAX_OPACITY).astype(np.float32),
         faces=face,
         barycentric=barycentric,
         expression_weight=np.exp(-(reach**2)).astype(np.float32),
@@ -101,6 +103,12 @@ def visible_points(portrait: Portrait, depth_map: DepthMap, head: HeadModel, chi
         portrait=portrait,
         depth_map=depth_map,
     )
+
+
+def _outside(alpha: np.ndarray) -> np.ndarray:
+    """Pixels (S, S) bool that are rather background by a mask (S, S), but for holes in the person."""
+    part, _ = label(np.pad(alpha < 0.5, 1, constant_values=True))
+    return (part == part[0, 0])[1:-1, 1:-1]
 
 
 def surfel_sigma(steps: np.ndarray) -> np.ndarray:
