@@ -33,7 +33,7 @@ from mggtalk_core.geometry.scalp import (
 )
 from mggtalk_core.geometry.symmetry import in_free_space, select
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
-from mggtalk_core.headmodel.model import UPPER_TEETH, load_head_model
+from mggtalk_core.headmodel.model import SKIN, UPPER_TEETH, load_head_model
 from mggtalk_core.media.image import read_photo
 from mggtalk_core.pipeline import build_head
 from mggtalk_core.portrait.analysis import analyze_portrait
@@ -222,6 +222,32 @@ def test_a_hidden_neck_has_the_necks_colour_not_the_collars(demo_points):
     ]
     hue = (colors[:, 0] - colors[:, 2]).mean()
     assert hue > 0.5 * (skin[:, 0] - skin[:, 2]).mean() > 0.05  # skin is warm; the collar is bluish
+
+
+def test_a_neck_behind_the_jaw_is_skin_not_the_collar_below(demo_points):
+    """Below the chin's height collars stand beside the neck; what is above them took their colour (us_A000371)."""
+    portrait, head = demo_points.portrait, load_head_model()
+    chin = head.landmarks_of(portrait.vertices)[152, 1]
+    rows, columns = demo_points.pixels.clip(0).T
+    image = portrait.image.copy()
+    collar = (demo_points.origin == VISIBLE) & (demo_points.positions[:, 1] > chin - 0.005)
+    image[rows[collar], columns[collar]] = [0.2, 0.3, 0.9]
+    colors = demo_points.colors.copy()
+    colors[collar] = [0.2, 0.3, 0.9]
+    short = replace(demo_points.depth_map.outline, hair=0 * demo_points.depth_map.outline.hair, hangs=0.0)
+    points = replace(
+        demo_points, colors=colors, portrait=replace(portrait, image=image),
+        depth_map=replace(demo_points.depth_map, outline=short),
+    )  # fmt: skip
+    x, y, z = demo_points.positions.T
+    hidden = (demo_points.origin == INTERIOR) & (head.parts[demo_points.faces] == SKIN) & (z > 0.08)
+    beside_jaw = np.flatnonzero(hidden & (y > chin - 0.04) & (y < chin - 0.02))
+    assert len(beside_jaw) > 50
+    red, _, blue = hidden_colors(points, beside_jaw, head).T
+    assert (red > blue).mean() > 0.95
+    around_neck = np.flatnonzero(hidden & (y > chin + 0.005) & (y < chin + 0.03))
+    red, _, blue = hidden_colors(points, around_neck, head).T
+    assert (blue > red).mean() > 0.9
 
 
 def test_hidden_surface_stays_within_the_outline(demo_portrait):

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
 
 from mggtalk_core.gaussians.head import GaussianHead
 from mggtalk_core.gaussians.sgp import predict_invisible, predict_visible
-from mggtalk_core.gaussians.turning_tone import _hair, softened, turned_changes
+from mggtalk_core.gaussians.turning_tone import _hair, _without_tint, softened, turned_changes
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
 from mggtalk_core.geometry.nearest_pixels import distance_within
 from mggtalk_core.geometry.symmetry import select
@@ -87,3 +87,17 @@ def test_jewels_and_the_last_pixels_of_a_jaw_are_no_hair():
     bare[120:130, 50:60] = False  # a jewel
     hair = _hair(alpha, bare)
     assert hair[:80].all() and not hair[84:].any()
+
+
+def test_hair_beside_ears_loses_the_walls_tint_not_the_skins():
+    """Above the ears of official portraits the wall's blue came to the front (us_B001260)."""
+    hair, wall, skin = np.float32([[0.2, 0.15, 0.12]]), np.float32([[0.35, 0.5, 0.95]]), np.float32([[0.8, 0.6, 0.5]])
+    mixed = 0.6 * hair + 0.4 * wall
+    cleaned = mixed + _without_tint(mixed, hair, wall)
+    tint = lambda color: color - color.mean()  # noqa: E731
+    np.testing.assert_allclose(tint(cleaned), tint(hair), atol=0.01)
+    assert abs(cleaned.mean() - mixed.mean()) < 1e-6
+    with_skin = 0.5 * hair + 0.5 * skin
+    np.testing.assert_allclose(_without_tint(with_skin, hair, wall), 0, atol=1e-6)
+    grey = np.float32([[0.6, 0.6, 0.6]])
+    assert np.abs(_without_tint(with_skin, hair, grey)).max() < 0.02

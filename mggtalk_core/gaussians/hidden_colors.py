@@ -63,6 +63,12 @@ the photo must show: around the neck goes what it shows in the middle, not the c
 AROUND_NECK = (0.3, 3.0, 0.3)
 """A neck's colours are looked up at the same height rather than near."""
 
+BESIDE_CHIN = 0.02
+"""Height above the chin, metres, over which the neck's colours begin to be those of the jaw before it."""
+
+SAME_TINT, IN_SHADE = 0.12, (0.4, 1.2)
+"""How far off, per colour, a tint may be from the face's, and how dark and bright its skin is on the neck."""
+
 BEHIND_EAR, EAR_NEIGHBOURS = (0.02, 0.03), 32
 """So near to the hidden halves of ears, metres, hidden surface goes over into the colour of what lies so much farther
 behind, and of so many points there: few would make streaks."""
@@ -284,6 +290,14 @@ def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> 
         low = ramp(positions[:, 1], NECK_TOP)
         neck = low * ramp(positions[:, 2], NECK_FRONT)
         _mix(colors, neck, points, bare_neck, positions, importance=AROUND_NECK)
+    # What the photo shows above the chin's height is a jaw; a collar beside the chin is no neck either.
+    jaw = known & (points.origin == VISIBLE) & (points.expression_weight > 0.9) & (head.parts[points.faces] == SKIN)
+    jaw &= (points.positions[:, 1] > NECK_TOP[0]) & points.depth_map.on_head[rows, columns]
+    jaw[jaw] = _skin_toned(points, jaw, head)
+    if jaw.sum() > ENOUGH_NECK:
+        above_chin = 1 - ramp(positions[:, 1], (chin_height - BESIDE_CHIN, chin_height))
+        high = above_chin * ramp(positions[:, 1], NECK_TOP) * ramp(positions[:, 2], NECK_FRONT)
+        _mix(colors, high, points, jaw, positions, importance=AROUND_NECK)
 
     lid_source = (points.origin == VISIBLE) & (head.parts[points.faces] == SKIN) & (points.expression_weight > 0.9)
     lid_source &= ~_eyes_and_lashes(points.portrait)[rows, columns]
@@ -298,6 +312,15 @@ def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> 
             _, nearest = search_tree(points.positions[lid_source]).query(above, k=12, eps=AS_NEAR, workers=-1)
             colors[on_lid] = points.colors[lid_source][nearest].mean(1) * 0.95
     return colors
+
+
+def _skin_toned(points: PointCloud, chosen: np.ndarray, head: HeadModel) -> np.ndarray:
+    """Mask (n,) of some points (N,) bool that look like the face's skin, in its light or in shade."""
+    skin = _skin_color(points, head)
+    colors = points.colors[chosen]
+    brightness = colors.mean(1) / skin.mean()
+    tint = colors / colors.mean(1, keepdims=True).clip(0.01) - skin / skin.mean()
+    return (np.abs(tint).max(1) < SAME_TINT) & (brightness > IN_SHADE[0]) & (brightness < IN_SHADE[1])
 
 
 def _away_from_the_edge(points: PointCloud) -> np.ndarray:

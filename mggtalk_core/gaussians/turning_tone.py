@@ -43,6 +43,9 @@ SOME_ALPHA = 0.05
 CELLS = 128
 """Cells per side, about, in which colours are summed up."""
 
+LEAST_TINT = 0.05
+"""A background that differs less in tint from the person has none to lose."""
+
 FAR_INSIDE, OWN_RANGE = 0.1, (0.05, 0.95)
 """How near to the edge, 0 to 1, hair has its own colours only; and quantiles of these that tones keep between."""
 
@@ -82,12 +85,23 @@ def turned_changes(points: PointCloud, head: HeadModel) -> np.ndarray:
     # Of texture at the edge the brightness stays, not its tint.
     grey = texture.mean(1, keepdims=True) * inside / inside.mean(1, keepdims=True).clip(1e-3)
     wanted = (inside + texture + near * (grey - texture)).clip(0, 1)
-    change = amount[rows, columns, None] * near * (wanted - colors)
+    share, background = amount[rows, columns, None], portrait.background[rows, columns]
+    change = near * (share * (wanted - colors) + (1 - share) * _without_tint(colors, inside, background))
     changes = np.zeros_like(portrait.image)
     for down, right in np.ndindex(MAX_STEP, MAX_STEP):  # all pixels of the blocks that points stand for
         covered = points.steps[hair] > max(down, right)
         changes[rows[covered] + down, columns[covered] + right] = change[covered]
     return changes
+
+
+def _without_tint(colors: np.ndarray, inside: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """What colours (n, 3) gain when they lose what they have more of the background's tint than those inside (n, 3).
+
+    Brightness stays: beside ears it is skin that is mixed with hair there.
+    """
+    towards, away = ((some - some.mean(1, keepdims=True)) for some in (background - inside, colors - inside))
+    towards = towards / np.linalg.norm(towards, axis=1, keepdims=True).clip(LEAST_TINT)
+    return -(away * towards).sum(1, keepdims=True).clip(0) * towards
 
 
 def softened(points: PointCloud, changes: np.ndarray) -> np.ndarray:
