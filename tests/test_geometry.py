@@ -15,6 +15,7 @@ from mggtalk_core.geometry.mesh_raster import rasterize_mesh
 from mggtalk_core.geometry.nearest_pixels import distance_to, distance_within, nearest_pixels
 from mggtalk_core.geometry.pose_weights import TORSO_FOLLOWS, head_pose_weight, shoulder_tops
 from mggtalk_core.geometry.projection import project, to_camera, to_canonical, unproject
+from mggtalk_core.geometry.surfels import visible_points
 from mggtalk_core.geometry.symmetry import mirror_points, select
 from mggtalk_core.headmodel.landmarks import INNER_LIP_RING
 from mggtalk_core.headmodel.model import load_head_model
@@ -47,10 +48,16 @@ def test_the_nose_is_nearest_and_hair_lies_behind(demo_points):
     assert 0.01 < hair - nose < 0.2
 
 
+def of_pixels(points):
+    """A cloud's visible points without those that close steps in depth."""
+    head, portrait = load_head_model(), points.portrait
+    return visible_points(portrait, points.depth_map, head, head.landmarks_of(portrait.vertices)[152, 1])
+
+
 def test_every_person_pixel_is_covered_once(demo_points):
-    visible = demo_points.origin == VISIBLE
+    visible = of_pixels(demo_points)
     covered = np.zeros(demo_points.depth_map.depth.shape, int)
-    for (row, column), step in zip(demo_points.pixels[visible], demo_points.steps[visible]):
+    for (row, column), step in zip(visible.pixels, visible.steps):
         covered[row : row + step, column : column + step] += 1
     assert np.array_equal(covered == 1, np.isfinite(demo_points.depth_map.depth))
     assert covered.max() == 1
@@ -71,7 +78,7 @@ def test_blocks_keep_detail_and_merge_flat_ground():
 
 
 def test_visible_points_project_to_their_pixels(demo_points):
-    visible = select(demo_points, demo_points.origin == VISIBLE)
+    visible = of_pixels(demo_points)
     camera = visible.portrait.camera
     pixels = project(to_camera(visible.positions, camera), camera)[:, 1::-1]
     rows, columns = visible.pixels.T

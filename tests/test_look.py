@@ -19,13 +19,14 @@ from mggtalk_core.gaussians.mouth_light import RIM
 from mggtalk_core.gaussians.sgp import predict_invisible, predict_visible
 from mggtalk_core.gaussians.unfolding_tone import UnfoldingTone
 from mggtalk_core.geometry.binding import polygon_mask, rows_of_teeth
-from mggtalk_core.geometry.border import cut_columns
+from mggtalk_core.geometry.border import above_photo, cut_columns
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
 from mggtalk_core.geometry.mesh_raster import rasterize_mesh, vertex_normals
 from mggtalk_core.geometry.outline_depth import outline_depth
 from mggtalk_core.geometry.pose_weights import head_pose_weight
 from mggtalk_core.geometry.projection import project, to_camera
 from mggtalk_core.geometry.scalp import SILHOUETTE_DEPTH, outline_pixels
+from mggtalk_core.geometry.symmetry import select
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
 from mggtalk_core.headmodel.landmarks import OVAL
 from mggtalk_core.headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, TONGUE, UPPER_TEETH, load_head_model
@@ -151,8 +152,7 @@ def share_of_hair(points: PointCloud, hidden: np.ndarray) -> np.ndarray:
 
 def test_nothing_is_added_above_a_head_that_is_whole(demo_points):
     assert not cut_columns(demo_points).any()
-    rows = demo_points.pixels[demo_points.origin == VISIBLE]
-    assert len(np.unique(rows, axis=0)) == len(rows)
+    assert len(above_photo(select(demo_points, demo_points.origin == VISIBLE))) == 0
 
 
 def share_seen(head, chosen: np.ndarray, **actions: float) -> np.ndarray:

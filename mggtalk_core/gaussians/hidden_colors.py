@@ -265,6 +265,8 @@ def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> 
     if haired:
         share, texture = continued_hair(points, positions)
         colors[share > 0] = texture
+        below = (share > 0) & (positions[:, 1] > EAR_HEIGHTS[0])
+        share[below] *= _apart_from_the_seen(points, positions[below])
     plain = share < 1
     near = _nearest_colors(points, known, positions[plain])
     if haired:

@@ -11,6 +11,7 @@ from .border import above_photo
 from .depth import head_prior_depth
 from .interior import interior_points
 from .refine import refine_depth
+from .steps import behind_steps
 from .surfels import visible_points
 from .symmetry import concatenate, symmetric_points, with_substitutes
 
@@ -53,6 +54,6 @@ def build_points(
         if symmetry:
             clouds = list(with_substitutes(visible, head))
             clouds.append(symmetric_points(concatenate(clouds), head, voxel_filter=voxel_filter))
-        clouds.append(interior.result())
+        clouds += [behind_steps(visible), interior.result()]
     clouds.append(above_photo(visible))
     return concatenate(clouds)
