@@ -9,7 +9,14 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial.transform import Rotation
 
 from mggtalk_core.assets import DEMO_PORTRAIT
-from mggtalk_core.gaussians.decoders import GaussianDecoder, MouthTone, SymGaussianDecoder, mouth_part
+from mggtalk_core.gaussians.decoders import (
+    GaussianDecoder,
+    MouthTone,
+    Residual,
+    SymGaussianDecoder,
+    apply_residual,
+    mouth_part,
+)
 from mggtalk_core.gaussians.deformation_network import DeformationNetwork
 from mggtalk_core.gaussians.densify import Densify
 from mggtalk_core.gaussians.head_map import MAP_SIZE, directions, head_map
@@ -199,3 +206,15 @@ def test_turning_towards_the_light_brightens(prior):
     toward = Rotation.from_rotvec([0, -0.4, 0]).apply([0, 0, -1])[0]
     assert toward > 0  # this turn moves the face's direction to the right
     assert brightness[0] > brightness[1] > brightness[2]
+
+
+def test_what_has_no_opacity_stays_out_of_sight(demo_points):
+    """Pixels beyond the person, and what mirrors them, have none; its logarithm was a warning."""
+    chosen = np.arange(len(demo_points)) < 3
+    opacities = demo_points.opacities.copy()
+    opacities[:3] = 0, 0.5, 0.5
+    residual = Residual(torch.zeros(3, 3), torch.tensor([2.0, 2.0, 0.0]), torch.zeros(3, 3))
+    with np.errstate(divide="raise"):
+        after = apply_residual(replace(demo_points, opacities=opacities), chosen, residual)
+    assert after.opacities[0] < 1e-4 and 0.85 < after.opacities[1] < 0.9
+    np.testing.assert_array_equal(after.opacities[2:], opacities[2:])

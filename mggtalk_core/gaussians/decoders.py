@@ -29,6 +29,9 @@ MAX_COLOR_CHANGE = 0.5
 MAX_LOG_SCALE = 0.7
 """Bounds of the residuals: a decoder corrects the prior, it does not replace it."""
 
+UNSEEN = 1e-6
+"""What has no opacity is taken to have so little: it stays out of sight, and its odds are finite."""
+
 
 @dataclass(frozen=True)
 class PointInputs:
@@ -252,7 +255,7 @@ def apply_residual(points: PointCloud, chosen: np.ndarray, residual: Residual) -
     """The cloud with residuals applied to the points of a mask (N,)."""
     colors, opacities, axes = points.colors.copy(), points.opacities.copy(), points.axes.copy()
     colors[chosen] = (colors[chosen] + residual.color.numpy()).clip(0, 1)
-    odds = np.log(opacities[chosen] / (1 - opacities[chosen])) + residual.opacity.numpy()
+    odds = np.log(opacities[chosen].clip(UNSEEN) / (1 - opacities[chosen])) + residual.opacity.numpy()
     changed = residual.opacity.numpy() != 0  # logit and back is not exact; unchanged stays bit for bit
     opacities[chosen] = np.where(changed, 1 / (1 + np.exp(-odds)), opacities[chosen])
     axes[chosen] *= np.exp(residual.log_scale.numpy())[..., None]
