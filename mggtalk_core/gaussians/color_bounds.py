@@ -18,7 +18,7 @@ SHADES_SHARE, SHADES_MARGIN = 16, 0.015
 NEARBY_COUNT = 16
 """So many of them, the nearest, tell how much the photo's colours vary somewhere."""
 
-HUES, DARK = (0.02, 0.98), 0.05
+HUES, DARK = (0.1, 0.9), 0.05
 """Quantiles of a photo's tints that learned colours keep between, and brightness below which there is none."""
 
 BESIDE = (0.006, 0.016)
