@@ -14,7 +14,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter, label
 from scipy.spatial.transform import Rotation
 
-from ..geometry.blocks import MAX_STEP
+from ..geometry.blocks import block_pixels
 from ..geometry.nearest_pixels import distance_to, distance_within
 from ..geometry.pose_weights import smoothstep
 from ..headmodel.model import HeadModel
@@ -88,9 +88,8 @@ def turned_changes(points: PointCloud, head: HeadModel) -> np.ndarray:
     share, background = amount[rows, columns, None], portrait.background[rows, columns]
     change = near * (share * (wanted - colors) + (1 - share) * _without_tint(colors, inside, background))
     changes = np.zeros_like(portrait.image)
-    for down, right in np.ndindex(MAX_STEP, MAX_STEP):  # all pixels of the blocks that points stand for
-        covered = points.steps[hair] > max(down, right)
-        changes[rows[covered] + down, columns[covered] + right] = change[covered]
+    at_rows, at_columns, block = block_pixels(points.pixels[hair], points.steps[hair])
+    changes[at_rows, at_columns] = change[block]
     return changes
 
 

@@ -39,6 +39,16 @@ def surfel_blocks(
     return rows[first], columns[first], steps[first]
 
 
+def block_pixels(pixels: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows and columns (m,) of all pixels of blocks whose top left ones are `pixels` (N, 2) and sides `steps` (N,), and
+    which block (m,) each is of."""
+    parts = []
+    for offset in np.ndindex(MAX_STEP, MAX_STEP):
+        covering = np.flatnonzero(steps > max(offset))
+        parts.append(np.column_stack([pixels[covering] + offset, covering]))
+    return tuple(np.concatenate(parts).T)
+
+
 def block_means(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Mean of a picture (S, S, C) over each block: (N, C)."""
     means = np.empty((len(rows), picture.shape[2]), picture.dtype)

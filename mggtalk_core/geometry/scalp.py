@@ -221,8 +221,11 @@ def hair_outline(portrait: Portrait, on_head: np.ndarray, head: HeadModel) -> Ou
     beside = (person_end - np.maximum(ear_end, skull_end)) * pixel > BESIDE_HEAD
     ring = (reach < (person_end - EDGE_WIDTH * size)[:, None]) & (reach > (person_end - 3 * EDGE_WIDTH * size)[:, None])
     around = ring & above_ears[:, None]
-    bare = binary_propagation(on_head, mask=on_head | _like_face(portrait, rows[around], columns[around]))
-    hangs = _hangs(portrait, skull, bare, rows[around], columns[around], middle, pixel)
+    skin = face_skin(portrait.image, portrait.alpha > SOLID_ALPHA, portrait.landmarks)
+    edge = np.stack([rows[around], columns[around]])
+    hair_colors = samples(portrait.image[tuple(edge)])
+    bare = binary_propagation(on_head, mask=on_head | _like_face(portrait, skin, hair_colors))
+    hangs = _hangs(portrait, skull, bare, edge, skin, hair_colors, middle, pixel)
     haired = above_ears | (beside & (height < EAR_HEIGHTS[1] + hangs))
     face_end = np.where(ring | (reach > person_end[:, None]), 0, np.where(bare[rows, columns], reach, 0)).max(1)
     face_end = maximum_filter1d(face_end, 5, mode="wrap")
@@ -231,28 +234,24 @@ def hair_outline(portrait: Portrait, on_head: np.ndarray, head: HeadModel) -> Ou
 
 
 def _hangs(
-    portrait: Portrait, skull: np.ndarray, bare: np.ndarray, rows: np.ndarray, columns: np.ndarray, middle: np.ndarray,
-    pixel: float,
+    portrait: Portrait, skull: np.ndarray, bare: np.ndarray, edge: np.ndarray, skin: np.ndarray, hair: np.ndarray,
+    middle: np.ndarray, pixel: float,
 ) -> float:
     """How much farther down than SHORT hair hangs beside the head, metres, the mean of both sides.
 
-    Hair looks like some pixels (n,) along the outline, and hangs together with them. The head model covers the pixels
-    `skull` (S, S) bool; `middle` (2,) and `pixel` are the outline's.
+    Hair looks like some colours (n, 3) rather than like skin's (m, 3), and hangs together with that at rows and columns
+    `edge` (2, k). The head model covers the pixels `skull` (S, S) bool; `middle` (2,) and `pixel` are the outline's.
     """
-    step = max(1, len(portrait.image) // COARSE)
-    image, person, skull, bare = (
-        each[::step, ::step] for each in (portrait.image, portrait.alpha > SOLID_ALPHA, skull, bare)
-    )
-    hair = samples(portrait.image[rows, columns])
-    skin = face_skin(portrait.image, portrait.alpha > SOLID_ALPHA, portrait.landmarks)
-    like = person & ~bare
-    if min(len(skin), len(hair)) < NEIGHBOURS or not like.any():
+    if min(len(skin), len(hair)) < NEIGHBOURS:
         return 0.0
-    distance, _ = search_tree(hair).query(image[like], k=NEIGHBOURS, workers=-1)
-    like[like] = (distance.mean(1) < LIKE_HAIR) & ~like_skin(image[like], skin, hair)
+    step = max(1, len(portrait.image) // COARSE)
+    like = ((portrait.alpha > SOLID_ALPHA) & ~bare)[::step, ::step]
+    colors = portrait.image[::step, ::step][like]
+    distance, _ = search_tree(hair).query(colors, k=NEIGHBOURS, workers=-1)
+    like[like] = (distance.mean(1) < LIKE_HAIR) & ~like_skin(colors, skin, hair)
     seed = np.zeros_like(like)
-    seed[rows // step, columns // step] = True
-    locks = binary_propagation(seed & like, mask=like) & ~skull
+    seed[tuple(edge // step)] = True
+    locks = binary_propagation(seed & like, mask=like) & ~skull[::step, ::step]
     height = SKULL_CENTRE[1] + (np.arange(len(locks)) * step - middle[1]) * pixel
     column = round(middle[0] / step)
     lowest = [
@@ -261,10 +260,9 @@ def _hangs(
     return float(np.clip(lowest, SHORT, LONG).mean() - SHORT)
 
 
-def _like_face(portrait: Portrait, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Pixels (S, S) bool that look like the face rather than like some pixels (n,) of hair; none on bald heads."""
+def _like_face(portrait: Portrait, skin: np.ndarray, hair: np.ndarray) -> np.ndarray:
+    """Pixels (S, S) bool that look like the face's skin (m, 3) rather than like hair (n, 3); none on bald heads."""
     image, person = portrait.image, portrait.alpha > SOLID_ALPHA
-    skin, hair = face_skin(image, person, portrait.landmarks), samples(image[rows, columns])
     if min(len(skin), len(hair)) < NEIGHBOURS or like_skin(hair[1::2], skin, hair[::2]).mean() > BALD:
         return np.zeros_like(person)
     step = max(1, len(image) // COARSE)

@@ -12,7 +12,7 @@ import numpy as np
 from ..headmodel.landmarks import OVAL
 from ..types import SOLID_ALPHA, PointCloud
 from .binding import polygon_mask
-from .blocks import MAX_STEP
+from .blocks import block_pixels
 from .nearest_pixels import distance_within
 from .projection import to_canonical, unproject
 from .surfels import MAX_OPACITY
@@ -46,10 +46,8 @@ def behind_steps(visible: PointCloud) -> PointCloud:
     rows, columns, height, towards = _steps(depth, depth / camera.K[0, 0])
     number = np.full((size, size), -1)
     moving = np.flatnonzero(visible.pose_weight > MOVING_POSE_WEIGHT)
-    for down, right in np.ndindex(MAX_STEP, MAX_STEP):
-        moving = moving[visible.steps[moving] > max(down, right)]
-        at = visible.pixels[moving]
-        number[at[:, 0] + down, at[:, 1] + right] = moving
+    at_rows, at_columns, block = block_pixels(visible.pixels[moving], visible.steps[moving])
+    number[at_rows, at_columns] = moving[block]
     face = polygon_mask(portrait.landmarks[list(OVAL)], size) & visible.depth_map.on_head
     near, far = (rows, columns), (rows + towards[:, 0], columns + towards[:, 1])
     between = (number[near] >= 0) & (number[far] >= 0) & ~(face[near] & face[far])
