@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import distance_transform_edt, median_filter
 
 from mggtalk_core.geometry.binding import MOUTH_DEPTH, _medians_around, _near_lips, _nearest_pixels, polygon_mask
-from mggtalk_core.geometry.blocks import block_means, surfel_blocks
+from mggtalk_core.geometry.blocks import block_means, block_pixels, surfel_blocks
 from mggtalk_core.geometry.depth import _round_silhouette
 from mggtalk_core.geometry.dsgr import build_points
 from mggtalk_core.geometry.feature_edges import edge_offsets
@@ -61,6 +61,19 @@ def test_every_person_pixel_is_covered_once(demo_points):
         covered[row : row + step, column : column + step] += 1
     assert np.array_equal(covered == 1, np.isfinite(demo_points.depth_map.depth))
     assert covered.max() == 1
+
+
+def test_every_pixel_of_a_block_is_found():
+    """Of blocks of two by two only the first row was, once."""
+    pixels, steps = np.array([[0, 0], [0, 4], [0, 6], [2, 4]]), np.array([4, 2, 1, 2])
+    number = np.full((4, 8), -1)
+    rows, columns, block = block_pixels(pixels, steps)
+    number[rows, columns] = block
+    assert len(rows) == (steps**2).sum()
+    expected = np.full((4, 8), -1)
+    for index, ((row, column), step) in enumerate(zip(pixels, steps)):
+        expected[row : row + step, column : column + step] = index
+    np.testing.assert_array_equal(number, expected)
 
 
 def test_blocks_keep_detail_and_merge_flat_ground():
