@@ -9,6 +9,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial.transform import Rotation
 
 from mggtalk_core.assets import DEMO_PORTRAIT
+from mggtalk_core.gaussians.clamp import clamp_from_bounds
 from mggtalk_core.gaussians.decoders import (
     GaussianDecoder,
     MouthTone,
@@ -74,6 +75,14 @@ def test_a_trained_sym_decoder_changes_hidden_points_only(points, prior):
     visible = prior.origin == 0
     torch.testing.assert_close(decoded.colors[visible], prior.colors[visible], rtol=0, atol=0)
     assert (decoded.colors[~visible] - prior.colors[~visible]).abs().mean() > 0.01
+
+
+def test_clamping_from_bounds_passes_the_gradient_at_a_bound():
+    values = torch.tensor([-0.5, 0.0, 0.3, 1.0, 1.5], requires_grad=True)
+    clamped = clamp_from_bounds(values, 0, 1)
+    torch.testing.assert_close(clamped, values.clamp(0, 1), rtol=0, atol=0)
+    clamped.sum().backward()
+    assert values.grad.tolist() == [0, 1, 1, 1, 0]
 
 
 def test_mouth_tone_changes_the_inner_mouth_only(points, prior):

@@ -109,13 +109,8 @@ def test_densify_is_judged_before_and_after(clips):
     plain = picture_stage(settings, sorted(clips.glob("*")), load_model(), torch.device("cpu"))
     once = plain.loss(plain.networks, batch)["loss"]
     torch.testing.assert_close(terms["loss"], 2 * once, rtol=1e-4, atol=0)
-    terms["loss"].backward(retain_graph=True)
-    head = stage.networks["densify"].head
-    # It was found to be exactly 0 twice, on 29 and 30 November, in runs of all tests that nothing explains; 330 times
-    # alone it was not. Only a share below 0 passes no gradient: these tell where that comes from.
-    again = torch.autograd.grad(terms["loss"], head.bias)[0]
-    found = f"bias {head.bias.tolist()}, its gradient {head.bias.grad.tolist()}, the same again {again.tolist()}, "
-    assert head.bias.grad[0] != 0, found + f"first row {head.weight[0].tolist()}"
+    terms["loss"].backward()
+    assert stage.networks["densify"].head.bias.grad[0] != 0  # untrained shares are 0, at their bound
 
 
 def test_a_take_is_aligned_with_its_clip(take):

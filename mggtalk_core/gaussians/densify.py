@@ -14,6 +14,7 @@ from torch import nn
 
 from ..geometry.symmetry import concatenate, select
 from ..types import PointCloud
+from .clamp import clamp_from_bounds
 
 CHILDREN = 4
 PARENT_FEATURES = 10
@@ -62,7 +63,7 @@ class Densify(nn.Module):
         out = self.head(self.body(torch.cat([parents, identity, code.expand(len(parents), -1)], 1)))
         places, colors = out[:, 1:].reshape(-1, CHILDREN, 5).split([2, 3], 2)
         places = QUARTERS.to(out.device) + 0.5 * torch.tanh(places)
-        return Children(torch.tanh(out[:, 0]).clamp(min=0), places, 0.3 * torch.tanh(colors))
+        return Children(clamp_from_bounds(torch.tanh(out[:, 0]), 0, 1), places, 0.3 * torch.tanh(colors))
 
 
 def parent_inputs(points: PointCloud, normals: np.ndarray) -> torch.Tensor:
@@ -94,7 +95,7 @@ def divide(
     return Divided(
         parent_opacities=opacities * (1 - children.share),
         means=means[:, None] + children.places @ tangents,
-        colors=(colors[:, None] + children.colors).clamp(0, 1),
+        colors=clamp_from_bounds(colors[:, None] + children.colors, 0, 1),
         opacities=(opacities * children.share)[:, None].expand(-1, CHILDREN),
     )
 

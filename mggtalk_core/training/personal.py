@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..gaussians.clamp import clamp_from_bounds
 from ..gaussians.deformation import deform_torch
 from ..gaussians.head import GaussianHead
 from ..gaussians.inner_lips import InnerLips
@@ -56,7 +57,7 @@ class PersonalHead(nn.Module):
         )
         means, covars = deform_torch(moved, expression, rotation, translation)
         lit = torch.from_numpy(self._relighter.colors(expression.numpy(), rotation.numpy()))
-        colors = (lit + 0.1 * self.color + 0.1 * at_points[:, 3:]).clamp(0, 1)
+        colors = clamp_from_bounds(lit + 0.1 * self.color + 0.1 * at_points[:, 3:], 0, 1)
         prior = torch.from_numpy(self._lips.opacities(expression.numpy()))
         opacities = torch.sigmoid(torch.logit(prior.clamp(0.01, 0.99)) + self.opacity)
         camera = head.camera

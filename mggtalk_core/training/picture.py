@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..gaussians.clamp import clamp_from_bounds
 from ..gaussians.decoders import GaussianDecoder, MouthTone, mouth_part, toned
 from ..gaussians.deformation_network import DeformationNetwork
 from ..gaussians.densify import CHILD_SIZE, CHILDREN, Densify, divide
@@ -156,9 +157,10 @@ def draw(nets: dict[str, nn.Module], take: Take, moved: Moved) -> tuple[torch.Te
         colors = torch.cat([colors, divided.colors.flatten(0, 1)])
         opacities = torch.cat([opacities.index_copy(0, seen, divided.parent_opacities), divided.opacities.flatten()])
         tidy = tidy + COLOR_TIDY * (children.colors**2).mean() + CHILD_TIDY * children.share.mean()
+    shown = clamp_from_bounds(clamp_from_bounds(colors, 0, 1) * light, 0, 1)
     camera = take.head.camera
     drawn = render(
-        means, None, None, opacities, (colors.clamp(0, 1) * light).clamp(0, 1), torch.from_numpy(camera.viewmat),
+        means, None, None, opacities, shown, torch.from_numpy(camera.viewmat),
         torch.from_numpy(camera.K), camera.width, camera.height, head.background.float() / 255, covars=covars,
     )  # fmt: skip
     return drawn.rgb, tidy
@@ -217,7 +219,7 @@ def inpainter_stage(settings: Settings, files: list[Path], start: MGGTalkModel, 
             yield {name: torch.where(flip, values.flip(-1), values) for name, values in batch.items()}
 
     def loss(nets, batch) -> dict[str, torch.Tensor]:
-        made = (batch["made"] + nets["inpainter"](batch["made"])).clamp(0, 1)
+        made = clamp_from_bounds(batch["made"] + nets["inpainter"](batch["made"]), 0, 1)
         mask = nets["inpainter"].fade.expand(len(made), -1, -1)
         terms = loss_of(made.permute(0, 2, 3, 1), batch["real"].permute(0, 2, 3, 1), mask)
         if settings.adversarial:
