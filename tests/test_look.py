@@ -18,10 +18,11 @@ from mggtalk_core.gaussians.light import Relighter
 from mggtalk_core.gaussians.mouth_light import RIM
 from mggtalk_core.gaussians.sgp import predict_invisible, predict_visible
 from mggtalk_core.gaussians.unfolding_tone import UnfoldingTone
-from mggtalk_core.geometry.binding import polygon_mask, rows_of_teeth
+from mggtalk_core.geometry.binding import polygon_mask
 from mggtalk_core.geometry.border import above_photo, cut_columns
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
 from mggtalk_core.geometry.mesh_raster import rasterize_mesh, vertex_normals
+from mggtalk_core.geometry.open_mouth import open_mouth
 from mggtalk_core.geometry.outline_depth import outline_depth
 from mggtalk_core.geometry.pose_weights import head_pose_weight
 from mggtalk_core.geometry.projection import project, to_camera
@@ -204,28 +205,76 @@ def test_side_teeth_are_dark_on_the_tongues_side(demo_head):
     assert inner < 0.6 * outer
 
 
+class _Mouth:
+    """An open mouth of 40 x 72 pixels in the middle of a dark picture, tilted by degrees."""
+
+    def __init__(self, tilt: float):
+        turn = np.radians(tilt)
+        self._across, self._down = np.array([np.cos(turn), np.sin(turn)]), np.array([-np.sin(turn), np.cos(turn)])
+        self._centre = np.array([128.0, 128.0])
+        self.landmarks = np.zeros((478, 2))
+        self.landmarks[13], self.landmarks[14] = self._centre - 20 * self._down, self._centre + 20 * self._down
+        self.image = np.full((256, 256, 3), 0.1, np.float32)
+        self.inside, self.lips = self.box(-20, 20, 36), self.box(-30, 30, 42)
+
+    def box(self, top: float, bottom: float, half: float, middle: float = 0) -> np.ndarray:
+        sides = [(middle - half, top), (middle + half, top), (middle + half, bottom), (middle - half, bottom)]
+        corners = [self._centre + x * self._across + y * self._down for x, y in sides]
+        return polygon_mask(np.array(corners), len(self.image))
+
+    def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        seen = open_mouth(self.image, self.landmarks, self.inside, self.lips)
+        assert not (seen.upper & seen.lower | seen.upper & seen.lip | seen.lower & seen.lip).any()
+        assert not (seen.upper | seen.lower | seen.lip)[~self.inside].any()
+        return seen.upper, seen.lower, seen.lip
+
+
 @pytest.mark.parametrize("tilt", [0, 20])
 def test_rows_of_teeth_are_told_apart_by_where_they_lie(tilt):
-    size, turn = 128, np.radians(tilt)
-    across, down = np.array([np.cos(turn), np.sin(turn)]), np.array([-np.sin(turn), np.cos(turn)])
-    centre = np.array([64.0, 64.0])
+    mouth = _Mouth(tilt)
+    above, below = mouth.box(-18, -8, 30), mouth.box(10, 18, 30)
+    mouth.image[above | below] = 0.9
+    upper, lower, _ = mouth.parts()
+    assert upper[above & mouth.inside].all() and lower[below & mouth.inside].all()
+    mouth.image[mouth.box(-18, 4, 30)] = 0.9  # a long row hangs below the middle and still is one
+    upper, lower, _ = mouth.parts()
+    assert upper[mouth.box(-18, 4, 30)].all() and lower[below & mouth.inside].all()
 
-    def box(top: float, bottom: float, half: float) -> np.ndarray:
-        corners = [(-half, top), (half, top), (half, bottom), (-half, bottom)]
-        return polygon_mask(np.array([centre + x * across + y * down for x, y in corners]), size)
 
-    landmarks = np.zeros((478, 2))
-    landmarks[13], landmarks[14] = centre - 20 * down, centre + 20 * down
-    inside = box(-20, 20, 36)
-    above, below = box(-18, -8, 30), box(10, 18, 30)
-    image = np.full((size, size, 3), 0.1, np.float32)
-    image[above | below] = 0.9
-    upper, lower = rows_of_teeth(image, landmarks, inside)
-    assert upper[above & inside].all() and lower[below & inside].all()
-    assert not (upper & lower).any() and not (upper | lower)[~inside].any()
-    image[box(-18, 4, 30)] = 0.9  # a long row hangs below the middle and still is one
-    upper, lower = rows_of_teeth(image, landmarks, inside)
-    assert upper[box(-18, 4, 30)].all() and lower[below & inside].all()
+def test_teeth_that_stand_on_each_other_are_two_rows():
+    mouth = _Mouth(0)
+    above, below = mouth.box(-18, 4, 30), mouth.box(8, 18, 30)
+    mouth.image[above | below] = 0.9
+    mouth.image[mouth.box(4, 8, 0.4)] = 0.9
+    upper, lower, _ = mouth.parts()
+    assert upper[above].all() and lower[below & mouth.inside].all()
+
+
+def test_gums_go_with_the_teeth_however_dark_they_are():
+    mouth = _Mouth(0)
+    mouth.image[mouth.box(0, 10, 20)] = 0.9
+    upper, _, _ = mouth.parts()
+    assert upper[mouth.box(-19, 10, 19)].all()
+    assert not upper[mouth.box(-19, 0, 2, middle=32)].any()
+
+
+def test_lip_within_its_contour_is_lip():
+    """Lower teeth in the same place are teeth by their colour, and a tongue by how far it reaches."""
+    pink = (0.8, 0.4, 0.45)
+    for color, top, part in ((pink, 17, 2), ((0.9, 0.9, 0.8), 17, 1), (pink, 6, 1)):
+        mouth = _Mouth(0)
+        mouth.image[mouth.lips & ~mouth.inside] = pink
+        mouth.image[mouth.box(-18, -2, 30)] = 0.9
+        piece = mouth.box(top, 20, 24)
+        mouth.image[piece] = color
+        assert mouth.parts()[part][piece].mean() > 0.9, (color, top)
+
+
+def test_blurred_mouths_are_one_piece():
+    mouth = _Mouth(0)
+    mouth.image[mouth.box(-18, 8, 30) | mouth.box(11, 18, 30)] = 0.2
+    upper, lower, lip = mouth.parts()
+    assert upper[mouth.box(11, 18, 29)].all() and not (lower | lip).any()
 
 
 def test_the_mouth_darkens_inward_from_the_lips(demo_points, demo_head):

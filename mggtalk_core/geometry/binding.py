@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageDraw
-from scipy.ndimage import binary_dilation, label, maximum_filter, minimum_filter
-from scipy.ndimage import mean as mean_of_labels
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from ..headmodel.arkit import ARKIT_INDEX
 from ..headmodel.landmarks import EYES, INNER_LIP_RING, OUTER_LIP, mouth_is_open
@@ -14,13 +13,8 @@ from ..headmodel.model import LOWER_TEETH, TONGUE, UPPER_TEETH, HeadModel
 from ..types import Portrait
 from .mesh_raster import rasterize_mesh
 from .nearest_pixels import distance_between, nearest_pixels
+from .open_mouth import open_mouth
 from .projection import project, to_camera
-
-TOOTH_BORDER = 0.008
-"""Width of the shade around teeth, in crop sides."""
-
-UPPER_SHARE = 0.65
-"""How much of an open mouth, from above, shows upper teeth rather than lower ones."""
 
 MOUTH_DEPTH, BEYOND = 0.012, 0.2
 """Metres behind the lips that mouths are as deep as they are, and the share of what lies farther back that counts."""
@@ -64,9 +58,11 @@ def bind_pixels(portrait: Portrait, head: HeadModel) -> tuple[np.ndarray, np.nda
     inside_lips = polygon_mask(landmarks[list(INNER_LIP_RING)], size)
     if mouth_is_open(landmarks):
         rebind(inside_lips, (head.parts >= TONGUE) | head.mouth_interior)
-        upper, lower = rows_of_teeth(portrait.image, landmarks, inside_lips)
-        rebind(upper, head.parts == UPPER_TEETH)
-        rebind(lower, head.parts == LOWER_TEETH)
+        lips = polygon_mask(landmarks[list(OUTER_LIP)], size)
+        mouth = open_mouth(portrait.image, landmarks, inside_lips, lips)
+        rebind(mouth.upper, head.parts == UPPER_TEETH)
+        rebind(mouth.lower, head.parts == LOWER_TEETH)
+        rebind(mouth.lip, head.outer_skin & head.below_mouth)
         depth[inside_lips] = _near_lips(portrait, head, inside_lips, depth[inside_lips])
         inner_parts_outside = ~inside_lips & (face >= 0) & (head.parts[face] >= TONGUE)
     else:
@@ -112,29 +108,6 @@ def _near_lips(portrait: Portrait, head: HeadModel, inside_lips: np.ndarray, dep
     nearness = 1 / (squared + 1)
     farthest = (nearness * ring[:, 2]).sum(1) / nearness.sum(1) + MOUTH_DEPTH
     return np.where(depth > farthest, farthest + BEYOND * (depth - farthest), depth)
-
-
-def rows_of_teeth(image: np.ndarray, landmarks: np.ndarray, inside_lips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Masks (S, S) of the upper and the lower teeth in an open mouth, by brightness.
-
-    The fitted lips often cover the model's teeth, and its tongue lies where a smile shows the ends of teeth: bright
-    pixels left on the tongue would go down with the jaw. Teeth that touch are one row; it belongs to the jaw that
-    most of it is nearer to.
-    """
-    brightness = image.mean(2)
-    if not inside_lips.any():
-        return inside_lips, inside_lips
-    bright = inside_lips & (brightness > 0.5 * np.percentile(brightness[inside_lips], [10, 95]).sum())
-    # The dark line between teeth and lips goes with the teeth: on the mouth's inner skin it would hang in the air.
-    bright = binary_dilation(bright, iterations=max(1, round(TOOTH_BORDER * len(image)))) & inside_lips
-    rows, count = label(bright)
-    down = landmarks[14] - landmarks[13]
-    middle = landmarks[13] + UPPER_SHARE * down
-    heights = np.indices(rows.shape)[::-1].reshape(2, -1).T @ down - middle @ down
-    below = mean_of_labels(heights.reshape(rows.shape), rows, np.arange(count + 1)) > 0
-    below[0] = False
-    lower = below[rows]
-    return (rows > 0) & ~lower, lower
 
 
 STRAY_MOTION = 0.0015

@@ -10,7 +10,7 @@ from scipy.spatial import ConvexHull
 
 from ..headmodel.arkit import ARKIT_INDEX
 from ..headmodel.landmarks import OVAL
-from ..headmodel.model import LOWER_TEETH, UPPER_TEETH, HeadModel, load_head_model
+from ..headmodel.model import SKIN, TONGUE, UPPER_TEETH, HeadModel, load_head_model
 from ..types import DepthMap, Portrait
 from .binding import bind_pixels, polygon_mask
 from .coarse import enlarged
@@ -43,6 +43,9 @@ FACE_DEPTH = 0.035
 
 LIP_THICKNESS = 0.004
 """How far behind the surface of lips and cheeks teeth are at least, metres."""
+
+OVERBITE = 0.0005
+"""How far behind the front of the upper teeth lower ones and the tongue are at least with the mouth closed, metres."""
 
 LIPS_SIZE = 512
 """Side of the pictures of lips that teeth are moved behind, pixels."""
@@ -127,20 +130,23 @@ def _bare_pieces(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
 def _behind_lips(
     portrait: Portrait, head: HeadModel, depth: np.ndarray, face: np.ndarray, barycentric: np.ndarray
 ) -> np.ndarray:
-    """Depth (S, S) m with the teeth in the photo moved back along their rays, to where lips can close over them.
+    """Depth (S, S) m with teeth and tongue in the photo moved back along their rays, to where lips can close over them.
 
     A smile is wider than a mouth at rest: its teeth would come through the lips and cheeks that close in front of them.
+    What goes up with the jaw comes to lie behind the upper teeth.
     """
-    teeth = (face >= 0) & np.isin(head.parts[face], (UPPER_TEETH, LOWER_TEETH))
-    if not teeth.any():
+    part = np.where(face >= 0, head.parts[face], SKIN)
+    inside = part >= TONGUE
+    if not inside.any():
         return depth
     camera, size = portrait.camera.resized(LIPS_SIZE, LIPS_SIZE), LIPS_SIZE
     in_front = portrait.vertices[head.faces].mean(1)[:, 2] < FACE_DEPTH
     outside = head.faces[head.outer_skin & in_front]
-    rows, columns = np.nonzero(teeth)
-    points = unproject(columns + 0.5, rows + 0.5, depth[teeth], portrait.camera)
-    corners, weights = head.faces[face[teeth]], barycentric[teeth][..., None]
+    rows, columns = np.nonzero(inside)
+    points = unproject(columns + 0.5, rows + 0.5, depth[inside], portrait.camera)
+    corners, weights = head.faces[face[inside]], barycentric[inside][..., None]
     back = np.zeros(len(points))
+    closed = []
     for actions in CLOSED_MOUTHS:
         change = -np.tensordot(portrait.fit.expression, head.expression_basis, 1)
         for name, strength in actions.items():
@@ -151,8 +157,20 @@ def _behind_lips(
         at_columns, at_rows = moved[:, :2].astype(int).clip(0, size - 1).T
         lips = _continued(skin, np.isfinite(skin))[at_rows, at_columns]  # also over the gap between them
         back = np.maximum(back, lips + LIP_THICKNESS - moved[:, 2])
+        closed.append(moved)
     result = depth.copy()
-    result[teeth] += back.astype(depth.dtype)
+    result[inside] += back.astype(depth.dtype)
+
+    upper = part == UPPER_TEETH
+    below = ~upper[inside]
+    if not upper.any() or not below.any():
+        return result
+    teeth = _continued(result, upper)
+    scale = len(depth) / size
+    for moved in closed:
+        at_columns, at_rows = (moved[below, :2] * scale).astype(int).clip(0, len(depth) - 1).T
+        back[below] = np.maximum(back[below], teeth[at_rows, at_columns] + OVERBITE - moved[below, 2])
+    result[inside] = depth[inside] + back.astype(depth.dtype)
     return result
 
 

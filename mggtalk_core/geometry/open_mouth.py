@@ -1,0 +1,120 @@
+"""What an open mouth shows: upper teeth, what goes with the jaw, and lip that the lips' contour left inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import binary_dilation, binary_opening, label
+from scipy.ndimage import mean as mean_of_labels
+
+from .nearest_pixels import distance_between, nearest_pixels
+
+TOOTH_BORDER = 0.008
+"""Width of the shade around teeth, in crop sides."""
+
+BRIDGE = 0.004
+"""Half of what rows of teeth that touch are joined by at most, in crop sides."""
+
+LEAST_CONTRAST = 0.18
+"""By how much brighter, 0..1, teeth are than the dark between the lips where they can be told from lips at all."""
+
+LEAST_TOOTH = 0.01
+"""What is smaller, against the largest bright piece, is a glint on a lip."""
+
+UPPER_SHARE = 0.65
+"""How much of an open mouth, from above, shows upper teeth rather than lower ones."""
+
+LIP_BORDER = 2
+"""Pixels beside bright pieces that may show some of them, too."""
+
+LIP_REACH = 0.012
+"""How far on average pixels of the lip lie inside of its contour at most, in crop sides."""
+
+
+@dataclass(frozen=True)
+class OpenMouth:
+    """Masks (S, S) bool within the lips' inner contour; what is in none is tongue or cavity."""
+
+    upper: np.ndarray  # the upper jaw's teeth and gums
+    lower: np.ndarray  # the lower jaw's, and a tongue that is as bright
+    lip: np.ndarray  # the lower lip
+
+
+def open_mouth(image: np.ndarray, landmarks: np.ndarray, inside: np.ndarray, lips: np.ndarray) -> OpenMouth:
+    """Tell apart by brightness and place what an image (S, S, 3) shows inside of the lips' contours, masks (S, S) bool.
+
+    The fitted lips often cover the model's teeth, and its tongue lies where a smile shows the ends of teeth: bright
+    pixels left on the tongue would go down with the jaw. A bright piece belongs to the jaw that most of it is nearer
+    to, or to the lower lip if it lies along it and rather has its colour than the upper teeth's.
+    """
+    brightness = image.mean(2)
+    limits = np.percentile(brightness[inside], [10, 95]) if inside.any() else [1, 1]
+    bright = inside & (brightness > np.mean(limits))
+    if not bright.any():
+        return OpenMouth(bright, bright, bright)
+    pieces, count = label(bright)
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    bright &= sizes[pieces] >= LEAST_TOOTH * sizes[1:].max(initial=0)
+    # Where upper teeth stand on lower ones, narrow bridges join them.
+    cores = binary_opening(bright, np.ones((1, 2 * round(BRIDGE * len(image)) + 1)))
+    if limits[1] - limits[0] < LEAST_CONTRAST or not cores.any():
+        cores = _with_border(bright, inside)
+    pieces, count = label(cores)
+    pieces = pieces[nearest_pixels(cores)]
+
+    down = (landmarks[14] - landmarks[13]) / np.linalg.norm(landmarks[14] - landmarks[13])
+    places = np.indices(inside.shape)[::-1].reshape(2, -1).T
+    heights = (places @ down).reshape(inside.shape)
+    middle = (landmarks[13] + UPPER_SHARE * (landmarks[14] - landmarks[13])) @ down
+    below = mean_of_labels(heights, np.where(cores, pieces, 0), np.arange(count + 1)) > middle
+    outside = lips & ~inside & (heights > landmarks[14] @ down)
+    of_lip = _like_lip(image, pieces * cores, below, outside)
+
+    lip = bright & of_lip[pieces]
+    border = _with_border(bright & ~lip, inside & ~lip)
+    lower = border & (below & ~of_lip)[pieces]
+    upper = border & ~lower
+    # And so do gums, however far they are seen.
+    across = np.rint(places @ [down[1], -down[0]]).astype(int).reshape(inside.shape)
+    across -= across.min()
+    lip |= inside & _beyond(lip, heights, across)
+    upper |= inside & _beyond(upper, -heights, across)
+    lower |= inside & _beyond(lower, heights, across)
+    return OpenMouth(upper & ~lip, lower & ~lip & ~upper, lip)
+
+
+def _with_border(bright: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Bright teeth (S, S) with what is around them inside of a mouth.
+
+    The dark line between teeth and lips goes with the teeth: on the mouth's inner skin it would hang in the air.
+    """
+    return binary_dilation(bright, iterations=max(1, round(TOOTH_BORDER * len(bright)))) & inside
+
+
+def _like_lip(image: np.ndarray, pieces: np.ndarray, below: np.ndarray, lip: np.ndarray) -> np.ndarray:
+    """Which pieces (count + 1,) bool are rather the lower lip, of which a mask (S, S) shows some.
+
+    pieces (S, S) are numbered from 1, and `below` (count + 1,) tells those of the lower jaw.
+    """
+    result = np.zeros(len(below), bool)
+    upper = (pieces > 0) & ~below[pieces]
+    sure = lip & ~binary_dilation(pieces > 0, iterations=LIP_BORDER)
+    if not upper.any() or not sure.any():
+        return result
+    of_teeth, of_lip = (np.median(image[mask], axis=0) for mask in (upper, sure))
+    distance = distance_between(*nearest_pixels(lip))
+    for piece in np.flatnonzero(below[1:]) + 1:
+        mask = pieces == piece
+        color = np.median(image[mask], axis=0)
+        like = np.linalg.norm(color - of_lip) < np.linalg.norm(color - of_teeth)
+        result[piece] = like and distance[mask].mean() <= LIP_REACH * len(image)
+    return result
+
+
+def _beyond(rows: np.ndarray, heights: np.ndarray, across: np.ndarray) -> np.ndarray:
+    """Pixels (S, S) bool that lie farther than all of `rows` in their column; heights and columns are (S, S)."""
+    ends = np.full(across.max() + 1, -np.inf)
+    np.maximum.at(ends, across[rows], heights[rows])
+    ends[np.isinf(ends)] = np.inf  # no teeth, nothing beyond them
+    return heights > ends[across]
