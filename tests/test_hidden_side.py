@@ -15,7 +15,7 @@ from mggtalk_core.gaussians.hair import continued_hair
 from mggtalk_core.gaussians.hidden_colors import behind_ears, hidden_colors, under_dark_hair
 from mggtalk_core.gaussians.light import lit_normals
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
-from mggtalk_core.geometry.interior import FARTHEST_OUTSIDE, TEETH_SPACING, rounded, sample_faces, within_outline
+from mggtalk_core.geometry.interior import TEETH_SPACING, rounded, sample_faces
 from mggtalk_core.geometry.projection import project, to_camera, to_canonical
 from mggtalk_core.geometry.scalp import (
     LONG,
@@ -32,6 +32,7 @@ from mggtalk_core.geometry.scalp import (
     outline_pixels,
 )
 from mggtalk_core.geometry.symmetry import in_free_space, select
+from mggtalk_core.geometry.within_outline import FARTHEST_OUTSIDE, within_outline
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
 from mggtalk_core.headmodel.model import SKIN, UPPER_TEETH, load_head_model
 from mggtalk_core.media.image import read_photo

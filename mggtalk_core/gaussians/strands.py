@@ -12,11 +12,12 @@ from dataclasses import replace
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from ..geometry.interior import HIDDEN_MARGIN, within_outline
+from ..geometry.interior import HIDDEN_MARGIN
 from ..geometry.nearest_pixels import distance_within
 from ..geometry.pose_weights import ramp
 from ..geometry.scalp import SKULL_CENTRE, Continuation, above_neck, outline_pixels
 from ..geometry.symmetry import concatenate, in_free_space, select
+from ..geometry.within_outline import within_outline
 from ..headmodel.model import HeadModel
 from ..types import INTERIOR, SOLID_ALPHA, DepthMap, PointCloud, Portrait
 from .hair import brightness, textured

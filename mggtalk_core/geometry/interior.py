@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from ..headmodel.arkit import ARKIT_INDEX
@@ -12,12 +11,12 @@ from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UP
 from ..types import INTERIOR, DepthMap, PointCloud, Portrait
 from .binding import polygon_mask
 from .mesh_raster import at_points, rasterize_mesh, vertex_normals
-from .nearest_pixels import distance_to, distance_within
 from .pose_weights import head_pose_weight, shoulder_tops
-from .projection import project, to_camera, to_canonical
-from .scalp import SPLAT_RADIUS, hair_thickness
+from .projection import project, to_camera
+from .scalp import hair_thickness
 from .surfels import MAX_OPACITY
 from .symmetry import in_free_space
+from .within_outline import within_outline
 
 HIDDEN_MARGIN = 0.0012
 """How far behind the visible surface hidden surface must lie, metres: nearer, it would shine through."""
@@ -72,9 +71,6 @@ SPREAD = 0.76
 ROUNDNESS = 0.5
 """How far hidden skin is moved from its flat triangles onto the tangent planes of their corners: half-way there lies a
 sphere through these."""
-
-FARTHEST_OUTSIDE = 0.012
-"""So far outside the person's outline, metres, the head model's skull may be where the person's is narrower."""
 
 COLLAR_HEIGHT = 0.16
 """Below this height (metres under the eyes) the photo's clothes are the surface, not the head model's neck."""
@@ -306,30 +302,6 @@ def rounded(
     across /= np.linalg.norm(across, axis=1, keepdims=True) + 1e-12
     directions = np.stack([np.cross(across, normal), across, normal], 1)
     return positions + ROUNDNESS * (onto_planes - positions), directions * extent
-
-
-def within_outline(positions: np.ndarray, portrait: Portrait) -> np.ndarray:
-    """Positions (N, 3) m, canonical, moved inward so far that their splats end where the person does in the photo.
-
-    Only those near the outline (`FARTHEST_OUTSIDE`): what is farther outside is no part of this head.
-    """
-    camera = portrait.camera
-    inside = portrait.alpha > 0.5
-    at_camera = to_camera(positions, camera)
-    columns, rows, depth = project(at_camera, camera).T
-    to_metres = depth / camera.K[0, 0]
-    within = distance_within(inside)
-    distance = gaussian_filter(within - distance_to(inside), 1.0)
-    last = len(inside) - 1
-    row, column = rows.astype(int).clip(0, last), columns.astype(int).clip(0, last)
-    left, right = distance[row, (column - 1).clip(0)], distance[row, (column + 1).clip(max=last)]
-    above, below = distance[(row - 1).clip(0), column], distance[(row + 1).clip(max=last), column]
-    inward = np.stack([right - left, below - above], -1)
-    inward /= np.linalg.norm(inward, axis=-1, keepdims=True) + 1e-6
-    missing = SPLAT_RADIUS - distance[row, column] * to_metres
-    missing = np.where(missing < FARTHEST_OUTSIDE, missing.clip(0), 0)
-    at_camera[:, :2] += missing[:, None] * inward
-    return to_canonical(at_camera, camera)
 
 
 def _outside_picture(positions: np.ndarray, portrait: Portrait) -> np.ndarray:

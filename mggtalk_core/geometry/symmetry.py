@@ -8,7 +8,7 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 
 from ..headmodel.arkit import ARKIT_INDEX
-from ..headmodel.model import HeadModel
+from ..headmodel.model import LEFT_EYE, RIGHT_EYE, HeadModel
 from ..types import SUBSTITUTE, SYMMETRIC, VISIBLE, DepthMap, PointCloud, Portrait
 from .mesh_raster import at_points, vertex_normals
 from .nearest_pixels import nearest_pixels
@@ -17,6 +17,7 @@ from .projection import project, to_camera
 from .scalp import onto_scalp
 from .search_tree import search_tree
 from .surfels import surfel_sigma
+from .within_outline import within_outline
 
 FLIP = np.array([-1, 1, 1], np.float32)
 
@@ -50,6 +51,9 @@ a point is as near."""
 
 SPLAT_ENDS = 2.0
 """Standard deviations from its middle at which a splat is still seen."""
+
+LID_TRAVEL = 0.0005
+"""What a blink moves by more, metres, lies around an eye."""
 
 RIM = 1 / 85
 """Width, crop sides, of what lies beyond the fitted face at its outline and gives way with it."""
@@ -221,8 +225,7 @@ def with_substitutes(points: PointCloud, head: HeadModel) -> tuple[PointCloud, P
     if not on_face[oblique].any():
         return points, select(images, np.zeros(0, int))
     images_seen, _ = _nearest(points.positions[oblique], images.positions, reach)
-    on_person = in_free_space(images.positions, points.portrait, points.depth_map, -np.inf)  # not beside it
-    substitutes = select(images, (images_seen < reach) & on_person)
+    substitutes = _within_outline(select(images, images_seen < reach), points.depth_map, head)
     of_face = on_face[oblique]
     tone = np.median(points.colors[oblique[of_face]], 0) / np.median(images.colors[image[of_face]], 0).clip(0.02)
     kept = np.ones(len(points), bool)
@@ -232,6 +235,22 @@ def with_substitutes(points: PointCloud, head: HeadModel) -> tuple[PointCloud, P
         colors=(substitutes.colors * tone.clip(*TONE_RANGE)).clip(0, 1).astype(np.float32),
         origin=np.full(len(substitutes), SUBSTITUTE, np.uint8),
     )
+
+
+def _within_outline(images: PointCloud, depth_map: DepthMap, head: HeadModel) -> PointCloud:
+    """Mirrored points moved to within the outline of the photo's person, without those that stay beside it.
+
+    Around the eyes, where a millimetre brings a lid before the eyeball, none is moved.
+    """
+    portrait = images.portrait
+    moved = within_outline(images.positions, portrait).astype(np.float32)
+    blinks = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
+    lids = np.linalg.norm(head.expression_basis[blinks], axis=2).max(0) > LID_TRAVEL
+    around_eyes = lids[head.faces[images.faces]].any(1) | np.isin(head.parts[images.faces], (LEFT_EYE, RIGHT_EYE))
+    moved = np.where(around_eyes[:, None], images.positions, moved)
+    seen_depth = np.where(portrait.alpha > COVERING_ALPHA, depth_map.depth, np.nan)
+    on_person = in_free_space(moved, portrait, replace(depth_map, depth=seen_depth), -np.inf)
+    return select(replace(images, positions=moved), on_person)
 
 
 def _nearest(among: np.ndarray, positions: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
