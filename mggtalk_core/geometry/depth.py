@@ -165,11 +165,12 @@ def _behind_lips(
     below = ~upper[inside]
     if not upper.any() or not below.any():
         return result
-    teeth = _continued(result, upper)
-    scale = len(depth) / size
+    low, high = np.array([rows.min(), columns.min()]), np.array([rows.max(), columns.max()])
+    window = tuple(slice(first, last + 1) for first, last in zip(low, high))
+    teeth = _continued(result[window], upper[window])
     for moved in closed:
-        at_columns, at_rows = (moved[below, :2] * scale).astype(int).clip(0, len(depth) - 1).T
-        back[below] = np.maximum(back[below], teeth[at_rows, at_columns] + OVERBITE - moved[below, 2])
+        at = (moved[below, 1::-1] * len(depth) / size).astype(int).clip(low, high) - low
+        back[below] = np.maximum(back[below], teeth[tuple(at.T)] + OVERBITE - moved[below, 2])
     result[inside] = depth[inside] + back.astype(depth.dtype)
     return result
 

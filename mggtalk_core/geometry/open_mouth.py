@@ -48,33 +48,51 @@ def open_mouth(image: np.ndarray, landmarks: np.ndarray, inside: np.ndarray, lip
     pixels left on the tongue would go down with the jaw. A bright piece belongs to the jaw that most of it is nearer
     to, or to the lower lip if it lies along it and rather has its colour than the upper teeth's.
     """
+    result = OpenMouth(*(np.zeros_like(inside) for _ in range(3)))
+    if inside.any():
+        rows, columns = np.nonzero(inside | lips)
+        window = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
+        corner = np.array([columns.min(), rows.min()])
+        at_lips = (landmarks[index] - corner for index in (13, 14))
+        seen = _told_apart(image[window], *at_lips, inside[window], lips[window], len(image))
+        for name, mask in vars(seen).items():
+            getattr(result, name)[window] = mask
+    return result
+
+
+def _told_apart(
+    image: np.ndarray, upper_lip: np.ndarray, lower_lip: np.ndarray, inside: np.ndarray, lips: np.ndarray, size: int
+) -> OpenMouth:
+    """`open_mouth` within a part of a crop of `size` pixels; the lips' inner edges in their middle are at (x, y) px."""
     brightness = image.mean(2)
-    limits = np.percentile(brightness[inside], [10, 95]) if inside.any() else [1, 1]
-    bright = inside & (brightness > np.mean(limits))
+    dark, light = np.percentile(brightness[inside], [10, 95])
+    bright = inside & (brightness > 0.5 * (dark + light))
     if not bright.any():
         return OpenMouth(bright, bright, bright)
+    border = max(1, round(TOOTH_BORDER * size))
     pieces, count = label(bright)
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     bright &= sizes[pieces] >= LEAST_TOOTH * sizes[1:].max(initial=0)
     # Where upper teeth stand on lower ones, narrow bridges join them.
-    cores = binary_opening(bright, np.ones((1, 2 * round(BRIDGE * len(image)) + 1)))
-    if limits[1] - limits[0] < LEAST_CONTRAST or not cores.any():
-        cores = _with_border(bright, inside)
+    cores = binary_opening(bright, np.ones((1, 2 * round(BRIDGE * size) + 1)))
+    if light - dark < LEAST_CONTRAST or not cores.any():
+        cores = binary_dilation(bright, iterations=border) & inside
     pieces, count = label(cores)
     pieces = pieces[nearest_pixels(cores)]
 
-    down = (landmarks[14] - landmarks[13]) / np.linalg.norm(landmarks[14] - landmarks[13])
+    down = (lower_lip - upper_lip) / np.linalg.norm(lower_lip - upper_lip)
     places = np.indices(inside.shape)[::-1].reshape(2, -1).T
     heights = (places @ down).reshape(inside.shape)
-    middle = (landmarks[13] + UPPER_SHARE * (landmarks[14] - landmarks[13])) @ down
+    middle = (upper_lip + UPPER_SHARE * (lower_lip - upper_lip)) @ down
     below = mean_of_labels(heights, np.where(cores, pieces, 0), np.arange(count + 1)) > middle
-    outside = lips & ~inside & (heights > landmarks[14] @ down)
-    of_lip = _like_lip(image, pieces * cores, below, outside)
+    outside = lips & ~inside & (heights > lower_lip @ down)
+    of_lip = _like_lip(image, pieces * cores, below, outside, size)
 
     lip = bright & of_lip[pieces]
-    border = _with_border(bright & ~lip, inside & ~lip)
-    lower = border & (below & ~of_lip)[pieces]
-    upper = border & ~lower
+    # The dark line between teeth and lips goes with the teeth: on the mouth's inner skin it would hang in the air.
+    of_teeth = binary_dilation(bright & ~lip, iterations=border) & inside & ~lip
+    lower = of_teeth & (below & ~of_lip)[pieces]
+    upper = of_teeth & ~lower
     # And so do gums, however far they are seen.
     across = np.rint(places @ [down[1], -down[0]]).astype(int).reshape(inside.shape)
     across -= across.min()
@@ -84,18 +102,10 @@ def open_mouth(image: np.ndarray, landmarks: np.ndarray, inside: np.ndarray, lip
     return OpenMouth(upper & ~lip, lower & ~lip & ~upper, lip)
 
 
-def _with_border(bright: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Bright teeth (S, S) with what is around them inside of a mouth.
+def _like_lip(image: np.ndarray, pieces: np.ndarray, below: np.ndarray, lip: np.ndarray, size: int) -> np.ndarray:
+    """Which pieces (count + 1,) bool are rather the lower lip, of which a mask (h, w) shows some.
 
-    The dark line between teeth and lips goes with the teeth: on the mouth's inner skin it would hang in the air.
-    """
-    return binary_dilation(bright, iterations=max(1, round(TOOTH_BORDER * len(bright)))) & inside
-
-
-def _like_lip(image: np.ndarray, pieces: np.ndarray, below: np.ndarray, lip: np.ndarray) -> np.ndarray:
-    """Which pieces (count + 1,) bool are rather the lower lip, of which a mask (S, S) shows some.
-
-    pieces (S, S) are numbered from 1, and `below` (count + 1,) tells those of the lower jaw.
+    pieces (h, w) are numbered from 1, and `below` (count + 1,) tells those of the lower jaw.
     """
     result = np.zeros(len(below), bool)
     upper = (pieces > 0) & ~below[pieces]
@@ -108,12 +118,12 @@ def _like_lip(image: np.ndarray, pieces: np.ndarray, below: np.ndarray, lip: np.
         mask = pieces == piece
         color = np.median(image[mask], axis=0)
         like = np.linalg.norm(color - of_lip) < np.linalg.norm(color - of_teeth)
-        result[piece] = like and distance[mask].mean() <= LIP_REACH * len(image)
+        result[piece] = like and distance[mask].mean() <= LIP_REACH * size
     return result
 
 
 def _beyond(rows: np.ndarray, heights: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """Pixels (S, S) bool that lie farther than all of `rows` in their column; heights and columns are (S, S)."""
+    """Pixels (h, w) bool that lie farther than all of `rows` in their column; heights and columns are (h, w)."""
     ends = np.full(across.max() + 1, -np.inf)
     np.maximum.at(ends, across[rows], heights[rows])
     ends[np.isinf(ends)] = np.inf  # no teeth, nothing beyond them
