@@ -1,15 +1,18 @@
 """Photos in three-quarter view: their far half, seen in a few pixels, gives way to the near half's mirror image."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import binary_erosion
 
 from mggtalk_core.evaluation.image_metrics import psnr
 from mggtalk_core.gaussians.head import GaussianHead
 from mggtalk_core.gaussians.sgp import predict_invisible, predict_visible
 from mggtalk_core.geometry.dsgr import build_points, estimate_depth
 from mggtalk_core.geometry.projection import project, to_camera
-from mggtalk_core.geometry.symmetry import FACING, OBLIQUE, facing_camera, select
+from mggtalk_core.geometry.symmetry import FACING, OBLIQUE, _tone, facing_camera, select
 from mggtalk_core.headmodel.model import load_head_model
 from mggtalk_core.model import MGGTalkModel
 from mggtalk_core.portrait.analysis import analyze_portrait
@@ -89,6 +92,25 @@ def test_only_one_side_gives_way(turned, points):
     assert (np.sign(substitutes[:, 0]) == np.sign(np.median(substitutes[:, 0]))).mean() > 0.99
     away = turned.camera.viewmat[2, 0]
     assert np.sign(np.median(substitutes[:, 0])) == np.sign(away)
+
+
+def test_the_far_half_stays_within_the_photos_outline(turned, points):
+    """Faces are narrower than the fitted ones at times; 5 pixels here."""
+    narrower = replace(turned, alpha=(binary_erosion(turned.alpha > 0.5, iterations=5)).astype(np.float32))
+    cloud = build_points(narrower, estimate_depth(narrower))
+    substitutes = cloud.positions[cloud.origin == SUBSTITUTE]
+    below_eyes = substitutes[:, 1] > 0.03
+    columns, rows = project(to_camera(substitutes[below_eyes], turned.camera), turned.camera)[:, :2].astype(int).T
+    assert (narrower.alpha[rows, columns] > 0.5).all()
+    assert len(substitutes) > 0.8 * (points.origin == SUBSTITUTE).sum()
+
+
+def test_hair_over_the_far_half_does_not_darken_its_skin():
+    rng = np.random.default_rng(0)
+    near = np.array([0.8, 0.6, 0.5]) * rng.uniform(0.95, 1.05, (400, 1))
+    far = near * np.array([0.9, 0.8, 0.7])
+    far[:180] = rng.uniform(0.05, 0.3, (180, 1))
+    np.testing.assert_allclose(_tone(far, near), [0.9, 0.8, 0.7], atol=0.03)
 
 
 def test_a_frontal_photo_keeps_all_it_shows(demo_points):

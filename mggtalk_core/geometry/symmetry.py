@@ -58,6 +58,9 @@ LID_TRAVEL = 0.0005
 RIM = 1 / 85
 """Width, crop sides, of what lies beyond the fitted face at its outline and gives way with it."""
 
+ALIKE, TONE_STEP, TONE_STEPS = 0.25, 0.05, 80
+"""Logarithms of tones: how much they vary within one, in what steps they are counted, and how many of these."""
+
 TONE_RANGE = (0.5, 1.5)
 """Between these the far half of a face may be darker or brighter than the near one."""
 
@@ -227,29 +230,43 @@ def with_substitutes(points: PointCloud, head: HeadModel) -> tuple[PointCloud, P
     images_seen, _ = _nearest(points.positions[oblique], images.positions, reach)
     substitutes = _within_outline(select(images, images_seen < reach), points.depth_map, head)
     of_face = on_face[oblique]
-    tone = np.median(points.colors[oblique[of_face]], 0) / np.median(images.colors[image[of_face]], 0).clip(0.02)
+    tone = _tone(points.colors[oblique[of_face]], images.colors[image[of_face]])
     kept = np.ones(len(points), bool)
     kept[oblique] = False
     return select(points, kept), replace(
         substitutes,
-        colors=(substitutes.colors * tone.clip(*TONE_RANGE)).clip(0, 1).astype(np.float32),
+        colors=(substitutes.colors * tone).clip(0, 1).astype(np.float32),
         origin=np.full(len(substitutes), SUBSTITUTE, np.uint8),
     )
+
+
+def _tone(far: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Factor (3,) from colours (n, 3) of a face's near half to those (n, 3) of its far half in the same places.
+
+    The most frequent one: hair that lies over one half alone makes it any other.
+    """
+    ratio = np.log((far.mean(1) + 0.02) / (near.mean(1) + 0.02))
+    counts, edges = np.histogram(ratio, TONE_STEPS, (-TONE_STEPS * TONE_STEP / 2, TONE_STEPS * TONE_STEP / 2))
+    spread = round(ALIKE / TONE_STEP)
+    most = edges[np.convolve(counts, np.ones(2 * spread + 1), "same").argmax()] + TONE_STEP / 2
+    alike = np.abs(ratio - most) <= ALIKE
+    return (np.median(far[alike], 0) / np.median(near[alike], 0).clip(0.02)).clip(*TONE_RANGE)
 
 
 def _within_outline(images: PointCloud, depth_map: DepthMap, head: HeadModel) -> PointCloud:
     """Mirrored points moved to within the outline of the photo's person, without those that stay beside it.
 
-    Around the eyes, where a millimetre brings a lid before the eyeball, none is moved.
+    Around the eyes, where a millimetre brings a lid before the eyeball, all stay as they are.
     """
     portrait = images.portrait
-    moved = within_outline(images.positions, portrait).astype(np.float32)
     blinks = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
     lids = np.linalg.norm(head.expression_basis[blinks], axis=2).max(0) > LID_TRAVEL
     around_eyes = lids[head.faces[images.faces]].any(1) | np.isin(head.parts[images.faces], (LEFT_EYE, RIGHT_EYE))
-    moved = np.where(around_eyes[:, None], images.positions, moved)
+    moved = within_outline(images.positions, portrait).astype(np.float32)
     seen_depth = np.where(portrait.alpha > COVERING_ALPHA, depth_map.depth, np.nan)
     on_person = in_free_space(moved, portrait, replace(depth_map, depth=seen_depth), -np.inf)
+    moved = np.where(around_eyes[:, None], images.positions, moved)
+    on_person |= around_eyes & in_free_space(images.positions, portrait, depth_map, -np.inf)
     return select(replace(images, positions=moved), on_person)
 
 
