@@ -19,8 +19,8 @@ BRIDGE = 0.004
 LEAST_CONTRAST = 0.18
 """By how much brighter, 0..1, teeth are than the dark between the lips where they can be told from lips at all."""
 
-LEAST_TOOTH = 0.01
-"""What is smaller, against the largest bright piece, is a glint on a lip."""
+LEAST_TOOTH, LEAST_ROW = 0.01, 0.05
+"""What is smaller, against all that is bright, is a glint on a lip, or, cut off at a bridge, the end of a tooth."""
 
 UPPER_SHARE = 0.65
 """How much of an open mouth, from above, shows upper teeth rather than lower ones."""
@@ -70,11 +70,11 @@ def _told_apart(
     if not bright.any():
         return OpenMouth(bright, bright, bright)
     border = max(1, round(TOOTH_BORDER * size))
-    pieces, count = label(bright)
-    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
-    bright &= sizes[pieces] >= LEAST_TOOTH * sizes[1:].max(initial=0)
     # Where upper teeth stand on lower ones, narrow bridges join them.
-    cores = binary_opening(bright, np.ones((1, 2 * round(BRIDGE * size) + 1)))
+    cores = _at_least(LEAST_ROW, binary_opening(bright, np.ones((1, 2 * round(BRIDGE * size) + 1))))
+    pieces, _ = label(bright)
+    apart = ~np.isin(pieces, pieces[cores])
+    cores |= _at_least(LEAST_TOOTH, bright) & apart
     if light - dark < LEAST_CONTRAST or not cores.any():
         cores = binary_dilation(bright, iterations=border) & inside
     pieces, count = label(cores)
@@ -100,6 +100,13 @@ def _told_apart(
     upper |= inside & _beyond(upper, -heights, across)
     lower |= inside & _beyond(lower, heights, across)
     return OpenMouth(upper & ~lip, lower & ~lip & ~upper, lip)
+
+
+def _at_least(share: float, mask: np.ndarray) -> np.ndarray:
+    """A mask's connected pieces (h, w) that have some share of its area."""
+    pieces, _ = label(mask)
+    sizes = np.bincount(pieces.ravel())
+    return mask & (sizes[pieces] >= share * mask.sum())
 
 
 def _like_lip(image: np.ndarray, pieces: np.ndarray, below: np.ndarray, lip: np.ndarray, size: int) -> np.ndarray:
