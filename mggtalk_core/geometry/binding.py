@@ -46,8 +46,10 @@ def bind_pixels(portrait: Portrait, head: HeadModel) -> tuple[np.ndarray, np.nda
 
     def rebind(pixels: np.ndarray, members: np.ndarray) -> None:
         """Give pixels to the nearest of some triangles."""
+        if not pixels.any():
+            return
         other_depth, other_face, other_barycentric = rasterize(members)
-        if not pixels.any() or not (other_face >= 0).any():
+        if not (other_face >= 0).any():
             return
         rows, columns = _nearest_pixels(other_face >= 0, pixels)
         face[pixels] = other_face[rows, columns]
