@@ -160,19 +160,26 @@ def _behind_lips(
         closed.append(moved)
     result = depth.copy()
     result[inside] += back.astype(depth.dtype)
-
     upper = part == UPPER_TEETH
-    below = ~upper[inside]
-    if not upper.any() or not below.any():
-        return result
+    if upper.any():
+        scale = len(depth) / size
+        further = _out_of_upper_teeth(result, upper, inside, np.stack(closed) * [scale, scale, 1])
+        result[inside] = depth[inside] + np.where(upper[inside], back, np.maximum(back, further)).astype(depth.dtype)
+    return result
+
+
+def _out_of_upper_teeth(depth: np.ndarray, upper: np.ndarray, inside: np.ndarray, closed: np.ndarray) -> np.ndarray:
+    """How far (n,) m what a mouth shows comes out before the place behind its upper teeth that it has to close into.
+
+    upper and inside (S, S) bool are the upper teeth and all of the n pixels, closed (k, n, 3) where these are in k
+    closed mouths, pixels and m.
+    """
+    rows, columns = np.nonzero(inside)
     low, high = np.array([rows.min(), columns.min()]), np.array([rows.max(), columns.max()])
     window = tuple(slice(first, last + 1) for first, last in zip(low, high))
-    teeth = _continued(result[window], upper[window])
-    for moved in closed:
-        at = (moved[below, 1::-1] * len(depth) / size).astype(int).clip(low, high) - low
-        back[below] = np.maximum(back[below], teeth[tuple(at.T)] + OVERBITE - moved[below, 2])
-    result[inside] = depth[inside] + back.astype(depth.dtype)
-    return result
+    teeth = _continued(depth[window], upper[window])
+    rows, columns = np.moveaxis(closed[..., 1::-1].astype(int).clip(low, high) - low, 2, 0)
+    return (teeth[rows, columns] + OVERBITE - closed[..., 2]).max(0)
 
 
 def normals_from_depth(depth: np.ndarray, portrait: Portrait) -> np.ndarray:

@@ -48,16 +48,19 @@ def open_mouth(image: np.ndarray, landmarks: np.ndarray, inside: np.ndarray, lip
     pixels left on the tongue would go down with the jaw. A bright piece belongs to the jaw that most of it is nearer
     to, or to the lower lip if it lies along it and rather has its colour than the upper teeth's.
     """
-    result = OpenMouth(*(np.zeros_like(inside) for _ in range(3)))
-    if inside.any():
-        rows, columns = np.nonzero(inside | lips)
-        window = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
-        corner = np.array([columns.min(), rows.min()])
-        at_lips = (landmarks[index] - corner for index in (13, 14))
-        seen = _told_apart(image[window], *at_lips, inside[window], lips[window], len(image))
-        for name, mask in vars(seen).items():
-            getattr(result, name)[window] = mask
-    return result
+    if not inside.any():
+        return OpenMouth(inside, inside, inside)
+    rows, columns = np.nonzero(inside | lips)
+    window = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
+    upper_lip, lower_lip = landmarks[[13, 14]] - [columns.min(), rows.min()]
+    seen = _told_apart(image[window], upper_lip, lower_lip, inside[window], lips[window], len(image))
+
+    def in_picture(part: np.ndarray) -> np.ndarray:
+        mask = np.zeros_like(inside)
+        mask[window] = part
+        return mask
+
+    return OpenMouth(in_picture(seen.upper), in_picture(seen.lower), in_picture(seen.lip))
 
 
 def _told_apart(
