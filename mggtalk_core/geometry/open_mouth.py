@@ -115,7 +115,8 @@ def _at_least(share: float, mask: np.ndarray) -> np.ndarray:
 def _like_lip(image: np.ndarray, pieces: np.ndarray, below: np.ndarray, lip: np.ndarray, size: int) -> np.ndarray:
     """Which pieces (count + 1,) bool are rather the lower lip, of which a mask (h, w) shows some.
 
-    pieces (h, w) are numbered from 1, and `below` (count + 1,) tells those of the lower jaw.
+    pieces (h, w) are numbered from 1, `below` (count + 1,) tells those of the lower jaw, `size` is the crop's side in
+    pixels.
     """
     result = np.zeros(len(below), bool)
     upper = (pieces > 0) & ~below[pieces]
