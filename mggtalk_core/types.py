@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-VISIBLE, SYMMETRIC, INTERIOR, SUBSTITUTE = 0, 1, 2, 3
+VISIBLE, SYMMETRIC, INTERIOR, SUBSTITUTE, OBLIQUE = 0, 1, 2, 3, 4
 """Where a point comes from: a pixel of the photo, a mirrored pixel, hidden head-model surface, or a mirrored pixel in
-place of one that the photo shows too obliquely."""
+place of one that the photo shows too obliquely, and such a pixel itself (gaussians/far_half.py: which one is drawn)."""
 
 SOLID_ALPHA = 0.95
 """Mask value from which on a pixel is the person's alone."""
@@ -116,7 +116,7 @@ class PointCloud:
     barycentric: np.ndarray  # (N, 3) float32
     expression_weight: np.ndarray  # (N,) float32 0..1, how much the bound triangle's motion applies
     pose_weight: np.ndarray  # (N,) float32 0..1, 1 turns with the head, 0 stays with the torso
-    origin: np.ndarray  # (N,) uint8 VISIBLE | SYMMETRIC | INTERIOR | SUBSTITUTE
+    origin: np.ndarray  # (N,) uint8 VISIBLE | SYMMETRIC | INTERIOR | SUBSTITUTE | OBLIQUE
     pixels: np.ndarray  # (N, 2) int32 (row, column) of the crop pixel a point came from; -1 for INTERIOR
     steps: np.ndarray  # (N,) uint8, side in pixels of the block a point stands for, `pixels` being its top left
     portrait: Portrait
@@ -124,6 +124,11 @@ class PointCloud:
 
     def __len__(self) -> int:
         return len(self.positions)
+
+
+def is_shown(origin: np.ndarray) -> np.ndarray:
+    """Mask (N,) of the points that are pixels of the photo, by their origin (N,)."""
+    return (origin == VISIBLE) | (origin == OBLIQUE)
 
 
 def is_hidden(points: PointCloud) -> np.ndarray:

@@ -22,8 +22,8 @@ def _posed(node: str, head, motion, frame: int):
     """
     from ..mggtalk_core.gaussians.deformation import deform
     from ..mggtalk_core.gaussians.head import gaussians_from_covars
-    from ..mggtalk_core.gaussians.inner_lips import InnerLips
     from ..mggtalk_core.gaussians.light import Relighter
+    from ..mggtalk_core.gaussians.opacities import Opacities
 
     if motion is None:
         return head.gaussians()
@@ -35,7 +35,7 @@ def _posed(node: str, head, motion, frame: int):
     motion = expressions.frame_of(expressions.for_head(motion, head), frame)
     means, covars = deform(head, motion.expression[0], motion.rotation[0], motion.translation[0])
     colors = Relighter.of(head).colors(motion.expression[0], motion.rotation[0])
-    opacities = InnerLips.of(head).opacities(motion.expression[0])
+    opacities = Opacities.of(head).from_all_sides(motion.expression[0])
     return gaussians_from_covars(*map(torch.from_numpy, (means, covars, opacities, colors)))
 
 

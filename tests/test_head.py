@@ -140,8 +140,8 @@ def test_rest_is_the_identity(demo_head):
 
 
 def test_export_has_the_same_covariances(demo_head):
-    some = replace(demo_head, positions=demo_head.positions[:500], covars=demo_head.covars[:500],
-                   opacities=demo_head.opacities[:500], colors=demo_head.colors[:500])  # fmt: skip
+    some = replace(demo_head, **{name: getattr(demo_head, name)[:500] for name in (
+        "positions", "covars", "opacities", "colors", "faces", "origin")})  # fmt: skip
     gaussians = some.gaussians()
     w, x, y, z = gaussians.quats.double().unbind(1)
     rotation = torch.stack([

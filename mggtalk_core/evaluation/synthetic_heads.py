@@ -16,6 +16,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from ..gaussians.head import GaussianHead
+from ..gaussians.opacities import Opacities
 from ..geometry.dsgr import estimate_depth
 from ..geometry.projection import project, to_camera
 from ..headmodel.model import load_head_model
@@ -132,8 +133,9 @@ def _drawn(head: GaussianHead, camera: Camera) -> np.ndarray:
     """The head at rest (S, S, 3) over black."""
     means, covars = head.positions.numpy(), head.covars.numpy().copy()
     SmoothingFilter(head).smooth(means, covars, camera)
+    seen = Opacities.of(head).seen_by(camera, head.source_expression.numpy(), np.zeros(3))
     drawn = render(
-        head.positions, None, None, head.opacities, head.colors, torch.from_numpy(camera.viewmat),
+        head.positions, None, None, torch.from_numpy(seen), head.colors, torch.from_numpy(camera.viewmat),
         torch.from_numpy(camera.K), camera.width, camera.height, covars=torch.from_numpy(covars),
     )  # fmt: skip
     return drawn.rgb.numpy().clip(0, 1)

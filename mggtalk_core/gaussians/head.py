@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from ..errors import InputError
 from ..media.files import atomic_path, require_file
 from ..types import Camera, Gaussians
+from .opacities import Opacities
 
 FORMAT_VERSION = 3
 
@@ -43,7 +44,7 @@ class GaussianHead:
     barycentric: torch.Tensor  # (N, 3) float32
     expression_weight: torch.Tensor  # (N,) float32 0..1
     pose_weight: torch.Tensor  # (N,) float32 0..1
-    origin: torch.Tensor  # (N,) uint8 VISIBLE | SYMMETRIC | INTERIOR | SUBSTITUTE
+    origin: torch.Tensor  # (N,) uint8 VISIBLE | SYMMETRIC | INTERIOR | SUBSTITUTE | OBLIQUE
     normals: torch.Tensor  # (N, 3) float32 unit, outward
     turned_changes: torch.Tensor  # (N, 3) float32, added to the colours of what has turned to the camera
     light: torch.Tensor  # (9, 3) float32, spherical-harmonic light on the skin (gaussians/light.py)
@@ -79,8 +80,9 @@ class GaussianHead:
         return replace(self, **tensors)
 
     def gaussians(self) -> Gaussians:
-        """The head in the photo's own expression and pose, in gsplat's parametrisation."""
-        return gaussians_from_covars(self.positions, self.covars, self.opacities, self.colors)
+        """The head in the photo's own expression and pose, for views from all sides, in gsplat's parametrisation."""
+        opacities = torch.from_numpy(Opacities.of(self).from_all_sides(self.source_expression.numpy()))
+        return gaussians_from_covars(self.positions, self.covars, opacities, self.colors)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write one safetensors file; the expression basis is stored as float16."""

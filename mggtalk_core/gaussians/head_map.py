@@ -11,7 +11,7 @@ import torch
 
 from ..geometry.scalp import SKULL_CENTRE
 from ..headmodel.model import HeadModel
-from ..types import INTERIOR, SYMMETRIC, PointCloud, is_hidden
+from ..types import INTERIOR, OBLIQUE, SYMMETRIC, PointCloud, is_hidden
 
 MAP_SIZE = 64
 LOWEST = 0.2
@@ -32,7 +32,8 @@ def head_map(points: PointCloud, head: HeadModel) -> torch.Tensor:
     skin = head.outer_skin[points.faces]
     layers = []
     # What the photo shows counts as it is, with hair and glasses; of the hidden, only the outside.
-    of_layers = ~is_hidden(points), skin & (points.origin == SYMMETRIC), skin & (points.origin == INTERIOR)
+    shown = ~is_hidden(points) & (points.origin != OBLIQUE)
+    of_layers = shown, skin & (points.origin == SYMMETRIC), skin & (points.origin == INTERIOR)
     for of_layer in of_layers:
         chosen = np.flatnonzero(of_layer & (points.positions[:, 1] < LOWEST))
         chosen = chosen[:: -(-len(chosen) // ENOUGH_POINTS) or 1]

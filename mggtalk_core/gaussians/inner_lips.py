@@ -34,10 +34,9 @@ def at_places(positions: np.ndarray, marks: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class InnerLips:
-    """Opacities of one head, from frame to frame. Points of the inner mouth with none in the photo gain theirs."""
+    """Points of the inner mouth that have no opacity in the photo and gain it, from frame to frame."""
 
-    rest: np.ndarray  # (N,) float32, opacities in the photo
-    points: np.ndarray  # (n,) indices of those that change
+    points: np.ndarray  # (n,) indices of Gaussians
     places: np.ndarray  # (n, k) how near they are to each landmark of the lips' inner edges
     openings: np.ndarray  # (52, k) m, by how much actions open them there
     source: np.ndarray  # (52,) the photo's expression
@@ -45,19 +44,17 @@ class InnerLips:
     @staticmethod
     def of(head: GaussianHead) -> InnerLips:
         """For a finished head."""
-        model, rest, vertices = load_head_model(), head.opacities.numpy(), head.vertices.numpy()
-        points = np.flatnonzero((rest == 0) & model.mouth_interior[head.faces.numpy()])
+        model, vertices = load_head_model(), head.vertices.numpy()
+        points = np.flatnonzero((head.opacities.numpy() == 0) & model.mouth_interior[head.faces.numpy()])
         marks = model.landmarks_of(vertices)
         upper, lower = marks[list(INNER_LIP_UPPER)], marks[list(INNER_LIP_LOWER)]
         return InnerLips(
-            rest, points, at_places(head.positions.numpy()[points], 0.5 * (upper + lower)),
+            points, at_places(head.positions.numpy()[points], 0.5 * (upper + lower)),
             lip_openings(head.expression_basis.numpy(), model), head.source_expression.numpy(),
         )  # fmt: skip
 
-    def opacities(self, expression: np.ndarray) -> np.ndarray:
-        """Opacities (N,) float32 with an expression (52,)."""
+    def fill(self, opacities: np.ndarray, expression: np.ndarray) -> None:
+        """Give opacities (N,), in place, to what an expression (52,) has closing lips show."""
         parted, closed = expression @ self.openings, (self.source - expression) @ self.openings
         filled = (1 - ramp(parted, PARTED)) * ramp(closed, CLOSED)
-        result = self.rest.copy()
-        result[self.points] = MAX_OPACITY * (self.places @ filled)
-        return result
+        opacities[self.points] = MAX_OPACITY * (self.places @ filled)

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from ..geometry.mesh_raster import at_points, vertex_normals
 from ..headmodel.model import SKIN, HeadModel
-from ..types import INTERIOR, VISIBLE, PointCloud
+from ..types import INTERIOR, VISIBLE, PointCloud, is_shown
 from .frame_kernels import at_least_8, relight_points
 from .mouth_light import MouthLight
 from .turning_tone import TurningTone
@@ -76,7 +76,7 @@ def lit_normals(points: PointCloud, normals: np.ndarray) -> np.ndarray:
     that it stays alike as the head turns.
     """
     away = points.portrait.camera.viewmat[2, :3]
-    behind = np.where(points.origin != VISIBLE, np.maximum(normals @ away, 0), 0)
+    behind = np.where(is_shown(points.origin), 0, np.maximum(normals @ away, 0))
     flat = normals - behind[:, None] * away
     return (flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6)).astype(np.float32)
 

@@ -25,11 +25,11 @@ from ..portrait.crop import cut_square, face_crop_box
 from ..portrait.parsing import person_mask
 from ..portrait.tracking import FaceTracker, search_faces
 from ..rendering.rasterizer import render
-from ..types import VISIBLE, Camera, Portrait
+from ..types import Camera, Portrait, is_shown
 from .deformation import HeadDeformer
 from .head import GaussianHead
-from .inner_lips import InnerLips
 from .light import Relighter
+from .opacities import Opacities
 
 VIEW_SIZE = PICTURE_SIZE
 """Pictures are compared at this size; the differences that last are smooth."""
@@ -110,14 +110,14 @@ def further_view(
 
 def correct_colors(head: GaussianHead, views: list[FurtherView]) -> GaussianHead:
     """The head with the views' lasting colour differences added to the points they see."""
-    deformer, relighter, lips = HeadDeformer(head), Relighter.of(head), InnerLips.of(head)
-    hidden = (head.origin != VISIBLE).numpy()
+    deformer, relighter, opacities = HeadDeformer(head), Relighter.of(head), Opacities.of(head)
+    hidden = ~is_shown(head.origin.numpy())
     total, weights = np.zeros((len(head), 3)), np.zeros(len(head))
     for view in views:
         means, covars = deformer.deform(view.expression, view.rotation, view.translation)
         colors = relighter.colors(view.expression, view.rotation).astype(np.float32)
-        opacities = lips.opacities(view.expression)
-        difference, seen = _difference(head, view, means, covars, opacities, colors, hidden)
+        shown = opacities.seen_by(view.camera, view.expression, view.rotation)
+        difference, seen = _difference(head, view, means, covars, shown, colors, hidden)
         total += difference * seen[:, None]
         weights += seen
     model, faces = load_head_model(), head.faces.numpy()

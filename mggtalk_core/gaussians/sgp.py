@@ -15,7 +15,7 @@ from ..headmodel.model import HeadModel, load_head_model
 from ..headmodel.personal import personal_expression_basis
 from ..model import MGGTalkModel
 from ..rendering.rasterizer import render
-from ..types import INTERIOR, VISIBLE, PointCloud, is_hidden
+from ..types import INTERIOR, VISIBLE, PointCloud, is_hidden, is_shown
 from .color_bounds import bounded_change
 from .decoders import apply_residual, hidden_inputs, mouth_part, toned, visible_inputs
 from .densify import add_children, parent_inputs
@@ -51,7 +51,7 @@ def predict_visible(model: MGGTalkModel, points: PointCloud) -> VisibleGaussians
     Prior: surfels as built, with colours sharpened until rendering them reproduces the photo (Van Cittert iteration,
     1931): neighbouring splats overlap, which blurs, and only their colours are free.
     """
-    visible = np.flatnonzero(points.origin == VISIBLE)
+    visible = np.flatnonzero(is_shown(points.origin))
     colors, opacities = points.colors.copy(), points.opacities.copy()
     colors[visible], opacities[visible] = _reproduce_photo(select(points, visible))
     points = replace(points, colors=colors, opacities=opacities)
@@ -196,7 +196,7 @@ def _decode_hidden(model: MGGTalkModel, points: PointCloud, normals: np.ndarray,
 def _toned_mouth(model: MGGTalkModel, points: PointCloud, head: HeadModel) -> PointCloud:
     """The cloud with the tone of teeth, tongue and cavity that this face and its light call for."""
     _, code = identity_of(model, points, torch.zeros((1, 2), dtype=torch.int64), model.mouth_tone)
-    part = np.where(points.origin == VISIBLE, -1, mouth_part(points.faces, head))
+    part = np.where(is_shown(points.origin), -1, mouth_part(points.faces, head))
     colors = toned(torch.from_numpy(points.colors), torch.from_numpy(part), model.mouth_tone(code).cpu())
     return replace(points, colors=colors.clamp(0, 1).numpy())
 

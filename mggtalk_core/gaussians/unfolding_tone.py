@@ -27,7 +27,7 @@ from ..headmodel.landmarks import (
     mouth_is_open,
 )
 from ..headmodel.model import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, UPPER_TEETH, HeadModel, load_head_model
-from ..types import INTERIOR, VISIBLE
+from ..types import INTERIOR, is_shown
 from .inner_lips import at_places, lip_openings
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class UnfoldingTone:
     def of(head: GaussianHead) -> UnfoldingTone:
         """For a finished head."""
         model = load_head_model()
-        part, visible = model.parts[head.faces.numpy()], head.origin.numpy() == VISIBLE
+        part, visible = model.parts[head.faces.numpy()], is_shown(head.origin.numpy())
         landmarks = model.landmarks_of(head.vertices.numpy())
         edges = [landmarks[[LIP_CORNERS[0], *lip, LIP_CORNERS[1]]] for lip in (INNER_LIP_UPPER, INNER_LIP_LOWER)]
         are_open = mouth_is_open(landmarks[:, :2])

@@ -12,8 +12,9 @@ from .depth import head_prior_depth
 from .interior import interior_points
 from .refine import refine_depth
 from .steps import behind_steps
+from .substitutes import with_substitutes
 from .surfels import visible_points
-from .symmetry import concatenate, symmetric_points, with_substitutes
+from .symmetry import concatenate, symmetric_points
 
 HEAD_PRIOR = "head prior"
 
@@ -52,8 +53,9 @@ def build_points(
         visible = visible_points(portrait, depth_map, head, chin_height)
         clouds = [visible]
         if symmetry:
-            clouds = list(with_substitutes(visible, head))
-            clouds.append(symmetric_points(concatenate(clouds), head, voxel_filter=voxel_filter))
+            kept, substitutes, oblique = with_substitutes(visible, head)
+            mirrored = symmetric_points(concatenate([kept, substitutes]), head, voxel_filter=voxel_filter)
+            clouds = [kept, substitutes, mirrored, oblique]
         clouds += [behind_steps(visible), interior.result()]
     clouds.append(above_photo(visible))
     return concatenate(clouds)

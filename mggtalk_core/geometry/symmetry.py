@@ -8,16 +8,15 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 
 from ..headmodel.arkit import ARKIT_INDEX
-from ..headmodel.model import LEFT_EYE, RIGHT_EYE, HeadModel
-from ..types import SUBSTITUTE, SYMMETRIC, VISIBLE, DepthMap, PointCloud, Portrait
-from .mesh_raster import at_points, vertex_normals
+from ..headmodel.model import HeadModel
+from ..types import SYMMETRIC, VISIBLE, DepthMap, PointCloud, Portrait
+from .mesh_raster import at_points
 from .nearest_pixels import nearest_pixels
 from .pose_weights import head_pose_weight, shoulder_tops
 from .projection import project, to_camera
 from .scalp import onto_scalp
 from .search_tree import search_tree
 from .surfels import surfel_sigma
-from .within_outline import within_outline
 
 FLIP = np.array([-1, 1, 1], np.float32)
 
@@ -28,41 +27,17 @@ between them and it, where the neck bends, mirrored points came out in front of 
 FILTER_SPACING = 1.6
 """A mirrored point is dropped when a visible one is nearer than this many times the visible surfels' own spacing."""
 
-TURNED = np.radians(25)
+TURNED = np.radians(22)
 """Faces turned away from the photo's camera by less than this keep what is seen of their far half."""
 
 SLIGHTLY_TURNED = np.radians(10)
 """Faces turned away by less than this show both corners of the mouth alike."""
 
-OBLIQUE, FACING = 0.38, 0.6
-"""Cosines to the viewing direction: surface seen below the first gives way to its mirror image seen above the second.
-A face in three-quarter view shows its far half in a few pixels; turned to the camera they would be smears."""
-
-FACING_REACH, FACING_SPACING, FACING_COUNT = 0.025, 0.004, 200
-"""The surface's direction is a mean over so many metres, of vertices at least so far apart, of so many at most: eyes,
-lids and nose give way with the cheek that they are part of."""
-
 COVERING_ALPHA = 0.5
 """Mask value from which on the photo covers what is mirrored behind it."""
 
-SUBSTITUTE_REACH = 1 / 64
-"""A point gives way to mirrored ones nearer than this, crop sides at the head's distance, and they are taken where such
-a point is as near."""
-
 SPLAT_ENDS = 2.0
 """Standard deviations from its middle at which a splat is still seen."""
-
-LID_TRAVEL = 0.0005
-"""What a blink moves by more, metres, lies around an eye."""
-
-RIM = 1 / 85
-"""Width, crop sides, of what lies beyond the fitted face at its outline and gives way with it."""
-
-ALIKE, TONE_STEP, TONE_STEPS = 0.25, 0.05, 80
-"""Logarithms of tones: how much they vary within one, in what steps they are counted, and how many of these."""
-
-TONE_RANGE = (0.5, 1.5)
-"""Between these the far half of a face may be darker or brighter than the near one."""
 
 
 def mirror_points(points: PointCloud, head: HeadModel) -> PointCloud:
@@ -130,7 +105,7 @@ def symmetric_points(points: PointCloud, head: HeadModel, *, voxel_filter: bool 
         seen = points.positions[moving]
         steps = points.steps[moving]
         spacing = np.linalg.norm(points.axes[moving, :2], axis=2).max(1) * steps / surfel_sigma(steps)
-        distance, nearest = _nearest(seen, mirrored.positions[keep], 12 * pixel)
+        distance, nearest = nearest_point(seen, mirrored.positions[keep], 12 * pixel)
         own_spacing = spacing[nearest.clip(max=len(seen) - 1)]
         keep[keep] = distance > FILTER_SPACING * np.maximum(own_spacing, 1.2 * pixel)
     return select(mirrored, keep)
@@ -158,7 +133,7 @@ def _behind_lips(mirrored: PointCloud, head: HeadModel) -> np.ndarray:
     opens, before its dark. (Seen from the front the same points are lips' inner sides, worth .3 dB of a mouth.)
     """
     portrait = mirrored.portrait
-    if not SLIGHTLY_TURNED < _yaw(portrait) < TURNED:
+    if not SLIGHTLY_TURNED < yaw_of(portrait) < TURNED:
         return np.zeros(len(mirrored), bool)
     middle = head.mouth_centre(portrait.vertices)[0]
     far = (mirrored.positions[:, 0] - middle) * portrait.camera.viewmat[2, 0] > 0
@@ -185,92 +160,13 @@ def _jaw_travel(mirrored: PointCloud, points: PointCloud, head: HeadModel) -> np
     return np.maximum(travel(mirrored) - in_picture[rows[at], columns[at]], 0)
 
 
-def _yaw(portrait: Portrait) -> float:
+def yaw_of(portrait: Portrait) -> float:
     """How far a face is turned from the photo's camera to either side, radians."""
     axis = portrait.camera.viewmat[2, :3]
     return abs(np.arctan2(axis[0], axis[2]))
 
 
-def facing_camera(portrait: Portrait, head: HeadModel) -> np.ndarray:
-    """Cosine (V,) between the surface's direction around each head-model vertex and the way to the photo's camera."""
-    vertices = portrait.vertices
-    skin = np.unique(head.faces[head.outer_skin])
-    _, spread_out = np.unique((vertices[skin] / FACING_SPACING).astype(int), axis=0, return_index=True)
-    skin = skin[spread_out]
-    tree = search_tree(vertices[skin])
-    _, near = tree.query(vertices[skin], k=FACING_COUNT, distance_upper_bound=FACING_REACH)
-    _, own = tree.query(vertices)
-    normals = np.vstack([vertex_normals(vertices, head.faces)[skin], np.zeros(3)])[near].sum(1)[own]
-    rotation, translation = portrait.camera.viewmat[:3, :3], portrait.camera.viewmat[:3, 3]
-    ways = -translation @ rotation - vertices
-    return (normals * ways).sum(1) / (np.linalg.norm(normals, axis=1) * np.linalg.norm(ways, axis=1) + 1e-12)
-
-
-def with_substitutes(points: PointCloud, head: HeadModel) -> tuple[PointCloud, PointCloud]:
-    """The visible points without those whose mirror image the photo shows much better, and that image in their place.
-
-    The image takes on the tone of what it replaces: the far half of a face is lit otherwise.
-    """
-    if _yaw(points.portrait) < TURNED:
-        return points, select(points, np.zeros(0, int))
-    cosine = facing_camera(points.portrait, head)
-    rows, columns = points.pixels.T
-    on_face, off_face = points.depth_map.on_head[rows, columns], points.depth_map.distance[rows, columns]
-    moving = (points.pose_weight > MIN_POSE_WEIGHT) & (head.mirror_faces[points.faces] >= 0)
-    seen_at = at_points(cosine, head.faces[points.faces], points.barycentric)
-    images = mirror_points(select(points, moving & on_face & (seen_at > FACING)), head)
-    images = select(images, at_points(cosine, head.faces[images.faces], images.barycentric) < OBLIQUE)
-    size = len(points.portrait.alpha)
-    oblique = np.flatnonzero(moving & (off_face < RIM * size) & (seen_at < OBLIQUE))
-    reach = SUBSTITUTE_REACH * size * np.nanmedian(points.depth_map.depth) / points.portrait.camera.K[0, 0]
-    distance, image = _nearest(images.positions, points.positions[oblique], reach)
-    oblique, image = oblique[distance < reach], image[distance < reach]
-    if not on_face[oblique].any():
-        return points, select(images, np.zeros(0, int))
-    images_seen, _ = _nearest(points.positions[oblique], images.positions, reach)
-    substitutes = _within_outline(select(images, images_seen < reach), points.depth_map, head)
-    of_face = on_face[oblique]
-    tone = _tone(points.colors[oblique[of_face]], images.colors[image[of_face]])
-    kept = np.ones(len(points), bool)
-    kept[oblique] = False
-    return select(points, kept), replace(
-        substitutes,
-        colors=(substitutes.colors * tone).clip(0, 1).astype(np.float32),
-        origin=np.full(len(substitutes), SUBSTITUTE, np.uint8),
-    )
-
-
-def _tone(far: np.ndarray, near: np.ndarray) -> np.ndarray:
-    """Factor (3,) from colours (n, 3) of a face's near half to those (n, 3) of its far half in the same places.
-
-    The most frequent one: hair that lies over one half alone makes it any other.
-    """
-    ratio = np.log((far.mean(1) + 0.02) / (near.mean(1) + 0.02))
-    counts, edges = np.histogram(ratio, TONE_STEPS, (-TONE_STEPS * TONE_STEP / 2, TONE_STEPS * TONE_STEP / 2))
-    spread = round(ALIKE / TONE_STEP)
-    most = edges[np.convolve(counts, np.ones(2 * spread + 1), "same").argmax()] + TONE_STEP / 2
-    alike = np.abs(ratio - most) <= ALIKE
-    return (np.median(far[alike], 0) / np.median(near[alike], 0).clip(0.02)).clip(*TONE_RANGE)
-
-
-def _within_outline(images: PointCloud, depth_map: DepthMap, head: HeadModel) -> PointCloud:
-    """Mirrored points moved to within the outline of the photo's person, without those that stay beside it.
-
-    Around the eyes, where a millimetre brings a lid before the eyeball, all stay as they are.
-    """
-    portrait = images.portrait
-    blinks = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
-    lids = np.linalg.norm(head.expression_basis[blinks], axis=2).max(0) > LID_TRAVEL
-    around_eyes = lids[head.faces[images.faces]].any(1) | np.isin(head.parts[images.faces], (LEFT_EYE, RIGHT_EYE))
-    moved = within_outline(images.positions, portrait).astype(np.float32)
-    seen_depth = np.where(portrait.alpha > COVERING_ALPHA, depth_map.depth, np.nan)
-    on_person = in_free_space(moved, portrait, replace(depth_map, depth=seen_depth), -np.inf)
-    moved = np.where(around_eyes[:, None], images.positions, moved)
-    on_person |= around_eyes & in_free_space(images.positions, portrait, depth_map, -np.inf)
-    return select(replace(images, positions=moved), on_person)
-
-
-def _nearest(among: np.ndarray, positions: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
+def nearest_point(among: np.ndarray, positions: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
     """Distance (n,), inf beyond `reach`, from positions (n, 3) to the nearest of others (m, 3), and its index (n,)."""
     return search_tree(among).query(positions, distance_upper_bound=reach, workers=-1)
 

@@ -16,8 +16,8 @@ from PIL import Image
 from ..errors import InputError
 from ..gaussians.deformation import HeadDeformer
 from ..gaussians.head import GaussianHead
-from ..gaussians.inner_lips import InnerLips
 from ..gaussians.light import Relighter
+from ..gaussians.opacities import Opacities
 from ..portrait.background import person_hole
 from ..types import Camera, Motion
 from .cpus import available_cpus
@@ -91,7 +91,7 @@ def render_frames(
     # On the CPU whole frames are the unit of parallel work: no thread ever waits for another inside a frame.
     workers = min(available_cpus(), MAX_WORKERS, stop - start) if backend == "cpu" else 1
     draw = _drawer(head, device, backend, threads=max(available_cpus() // workers, 1))
-    deformer, relighter, lips = HeadDeformer(head), Relighter.of(head), InnerLips.of(head)
+    deformer, relighter, opacities = HeadDeformer(head), Relighter.of(head), Opacities.of(head)
     own = threading.local()  # each thread's deformer
 
     def paint(index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +101,8 @@ def render_frames(
         means, covars = own.deformer.deform(motion.expression[index], motion.rotation[index], motion.translation[index])
         colors = relighter.colors(motion.expression[index], motion.rotation[index])
         picture = pictures[index] if pictures.ndim == 4 else pictures
-        rgb, alpha = draw(means, covars, lips.opacities(motion.expression[index]), colors, view, picture)
+        seen = opacities.seen_by(view, motion.expression[index], motion.rotation[index])
+        rgb, alpha = draw(means, covars, seen, colors, view, picture)
         if inpainter is not None:
             rgb = inpaint(inpainter, rgb, crop_boxes(head, view, motion.rotation[index], motion.translation[index]))
         return _paste(canvas, rgb, alpha) if canvas.photo is not None else (rgb, alpha)
@@ -134,7 +135,7 @@ class LiveRenderer:
     def __init__(self, head: GaussianHead, backend: str = "auto"):
         self._head = head
         self._deformer = HeadDeformer(head)
-        self._relighter, self._lips = Relighter.of(head), InnerLips.of(head)
+        self._relighter, self._opacities = Relighter.of(head), Opacities.of(head)
         self._draw = _drawer(head, *_backend(backend), threads=available_cpus())
         self._background = np.empty((0, 0, 3), np.uint8)
 
@@ -145,7 +146,8 @@ class LiveRenderer:
         if self._background.shape[:2] != (camera.height, camera.width):
             self._background = _cover(self._head.background.numpy(), camera.width, camera.height)
         means, covars = self._deformer.deform(expression, rotation, translation)
-        colors, opacities = self._relighter.colors(expression, rotation), self._lips.opacities(expression)
+        colors = self._relighter.colors(expression, rotation)
+        opacities = self._opacities.seen_by(camera, expression, rotation)
         return self._draw(means, covars, opacities, colors, camera, self._background)
 
 

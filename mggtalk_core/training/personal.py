@@ -17,8 +17,8 @@ from torch import nn
 from ..gaussians.clamp import clamp_from_bounds
 from ..gaussians.deformation import deform_torch
 from ..gaussians.head import GaussianHead
-from ..gaussians.inner_lips import InnerLips
 from ..gaussians.light import Relighter
+from ..gaussians.opacities import Opacities
 from ..rendering.rasterizer import render
 from ..types import Motion
 from .losses import PictureLoss
@@ -34,7 +34,7 @@ class PersonalHead(nn.Module):
     def __init__(self, head: GaussianHead):
         super().__init__()
         self.head = head
-        self._relighter, self._lips = Relighter.of(head), InnerLips.of(head)
+        self._relighter, self._opacities = Relighter.of(head), Opacities.of(head)
         count, vertices = len(head), len(head.vertices)
         self.color = nn.Parameter(torch.zeros(count, 3))
         self.opacity = nn.Parameter(torch.zeros(count))
@@ -58,7 +58,7 @@ class PersonalHead(nn.Module):
         means, covars = deform_torch(moved, expression, rotation, translation)
         lit = torch.from_numpy(self._relighter.colors(expression.numpy(), rotation.numpy()))
         colors = clamp_from_bounds(lit + 0.1 * self.color + 0.1 * at_points[:, 3:], 0, 1)
-        prior = torch.from_numpy(self._lips.opacities(expression.numpy()))
+        prior = torch.from_numpy(self._opacities.seen_by(head.camera, expression.numpy(), rotation.numpy()))
         opacities = torch.sigmoid(torch.logit(prior.clamp(0.01, 0.99)) + self.opacity)
         camera = head.camera
         drawn = render(

@@ -18,9 +18,9 @@ from ..gaussians.decoders import GaussianDecoder, visible_inputs
 from ..gaussians.deformation import HeadDeformer
 from ..gaussians.densify import parent_inputs
 from ..gaussians.head import GaussianHead
-from ..gaussians.inner_lips import InnerLips
 from ..gaussians.light import Relighter, surface_normals
 from ..gaussians.mouth_light import MouthLight
+from ..gaussians.opacities import Opacities
 from ..gaussians.sgp import identity_of, predict_invisible, predict_visible
 from ..gaussians.turning_tone import TurningTone
 from ..gaussians.unfolding_tone import UnfoldingTone
@@ -85,7 +85,7 @@ class Take:
         arrays = (head.normals, head.pose_weight, head.light)
         arrays = (array.numpy() for array in arrays)
         self._relighter = Relighter(grey, *arrays, MouthLight.of(head), UnfoldingTone.none(), TurningTone.none())
-        self._lips = InnerLips.of(head)
+        self._opacities = Opacities.of(head)
 
     def __len__(self) -> int:
         return len(self.clip)
@@ -94,7 +94,8 @@ class Take:
         """Everything of frame `index` that no network changes."""
         expression, rotation = self.motion.expression[index], self.motion.rotation[index]
         means, covars = self._deformer.deform(expression, rotation, self.motion.translation[index])
-        light, opacities = self._relighter.colors(expression, rotation) / 0.5, self._lips.opacities(expression)
+        light = self._relighter.colors(expression, rotation) / 0.5
+        opacities = self._opacities.seen_by(self.head.camera, expression, rotation)
         clip = self.clip
         alpha = clip.alpha(index)
         mask = head_mask(alpha, clip.landmarks[index]) * alpha
