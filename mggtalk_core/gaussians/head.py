@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from ..errors import InputError
 from ..media.files import atomic_path, require_file
 from ..types import Camera, Gaussians
-from .opacities import Opacities
 
 FORMAT_VERSION = 3
 
@@ -81,6 +80,8 @@ class GaussianHead:
 
     def gaussians(self) -> Gaussians:
         """The head in the photo's own expression and pose, for views from all sides, in gsplat's parametrisation."""
+        from .opacities import Opacities  # imports numba, for which ComfyUI does not wait as it starts
+
         opacities = torch.from_numpy(Opacities.of(self).from_all_sides(self.source_expression.numpy()))
         return gaussians_from_covars(self.positions, self.covars, opacities, self.colors)
 
