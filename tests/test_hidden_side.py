@@ -482,3 +482,23 @@ def test_no_mirrored_splat_comes_out_of_what_the_photo_shows(demo_points):
             ends = project(to_camera(mirrored.positions + side * mirrored.axes[:, axis], camera), camera)
             columns, rows = ends[:, :2].astype(int).clip(0, len(depth) - 1).T
             assert not (ends[:, 2] < covering[rows, columns] - 1e-6).any()
+
+
+def test_no_mirrored_neck_hangs_in_the_air_below_an_ear():
+    """A flap of skin stood beside this one's neck: the other side's is wider than the fitted one."""
+    head = load_head_model()
+    portrait = analyze_portrait(read_photo(shared_data("train/portraits/us_C001097.jpg")), size=512)
+    depth_map = estimate_depth(portrait)
+    skin = portrait.vertices[np.unique(head.faces[head.outer_skin])]
+
+    def in_the_air(hangs: float) -> int:
+        """How many mirrored points below the ears and behind the jaw are 4 mm and more off the head model."""
+        points = build_points(portrait, replace(depth_map, outline=replace(depth_map.outline, hangs=hangs)))
+        mirrored = points.positions[points.origin == SYMMETRIC]
+        lobes = portrait.vertices[np.unique(head.faces[head.ears[head.faces].any(1)]), 1].max()
+        beside_neck = mirrored[(mirrored[:, 1] > lobes) & (mirrored[:, 2] > 0.025)]
+        return int((cKDTree(skin).query(beside_neck)[0] > 0.004).sum())
+
+    assert depth_map.outline.hangs == 0
+    assert in_the_air(0.0) < 10
+    assert in_the_air(0.1) > 200  # with hair that hangs there it would be hair, and is kept

@@ -33,6 +33,9 @@ TURNED = np.radians(22)
 SLIGHTLY_TURNED = np.radians(10)
 """Faces turned away by less than this show both corners of the mouth alike."""
 
+ABOVE_LOBES, BEHIND_JAW = 0.005, 0.02
+"""From so far above the ends of the ears on, and so far behind the eyes, metres, necks begin that no hair covers."""
+
 COVERING_ALPHA = 0.5
 """Mask value from which on the photo covers what is mirrored behind it."""
 
@@ -96,7 +99,7 @@ def symmetric_points(points: PointCloud, head: HeadModel, *, voxel_filter: bool 
     free = in_free_space(mirrored.positions, portrait, depth_map, 1.5 * pixel) & ~_behind_lips(mirrored, head)
     # Long hair or a hand on one side is a shoulder on the other.
     there = head_pose_weight(mirrored.positions, chin_height, shoulder_tops(portrait, chin_height))
-    mirrored = select(mirrored, free & (there > MIN_POSE_WEIGHT))
+    mirrored = select(mirrored, free & (there > MIN_POSE_WEIGHT) & ~_beside_neck(mirrored, head))
     laid = onto_scalp(mirrored.positions, portrait, depth_map.outline, head)
     mirrored = replace(mirrored, positions=laid)
     margin = 1.5 * pixel + _jaw_travel(mirrored, points, head)
@@ -109,6 +112,19 @@ def symmetric_points(points: PointCloud, head: HeadModel, *, voxel_filter: bool 
         own_spacing = spacing[nearest.clip(max=len(seen) - 1)]
         keep[keep] = distance > FILTER_SPACING * np.maximum(own_spacing, 1.2 * pixel)
     return select(mirrored, keep)
+
+
+def _beside_neck(mirrored: PointCloud, head: HeadModel) -> np.ndarray:
+    """Mask (n,) of mirrored points below an ear, behind the jaw, that the photo shows beside the fitted face and neck.
+
+    Where no hair hangs that is what one side's neck or lobe is wider by: a flap in the air beside the other's.
+    """
+    if mirrored.depth_map.outline.hangs > 0:
+        return np.zeros(len(mirrored), bool)
+    lobes = mirrored.portrait.vertices[np.unique(head.faces[head.ears[head.faces].any(1)]), 1].max()
+    off_head = ~mirrored.depth_map.on_head[tuple(mirrored.pixels.T)]
+    _, height, depth = mirrored.positions.T
+    return off_head & (height > lobes - ABOVE_LOBES) & (depth > BEHIND_JAW)
 
 
 def _covered(mirrored: PointCloud, depth_map: DepthMap) -> np.ndarray:
