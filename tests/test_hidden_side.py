@@ -31,7 +31,7 @@ from mggtalk_core.geometry.scalp import (
     onto_scalp,
     outline_pixels,
 )
-from mggtalk_core.geometry.symmetry import in_free_space, select
+from mggtalk_core.geometry.symmetry import _scattered, in_free_space, select
 from mggtalk_core.geometry.within_outline import FARTHEST_OUTSIDE, within_outline
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
 from mggtalk_core.headmodel.model import SKIN, UPPER_TEETH, load_head_model
@@ -502,3 +502,15 @@ def test_no_mirrored_neck_hangs_in_the_air_below_an_ear():
     assert depth_map.outline.hangs == 0
     assert in_the_air(0.0) < 10
     assert in_the_air(0.1) > 200  # with hair that hangs there it would be hair, and is kept
+
+
+def test_no_dotted_line_of_a_mirrored_ear_is_left(demo_points):
+    head, pixel = load_head_model(), 0.001
+    surface = np.stack(np.meshgrid(np.arange(8), np.arange(8), [0]), -1).reshape(-1, 3) * pixel
+    line = np.array([[20 + 5 * number, 0, 0] for number in range(10)]) * pixel
+    count = len(surface) + len(line)
+    ear, cheek = np.flatnonzero(head.ears[head.faces].any(1))[0], np.flatnonzero(~head.ears[head.faces].any(1))[0]
+    cloud = replace(select(demo_points, np.arange(count)), positions=np.concatenate([surface, line]).astype(np.float32),
+                    faces=np.full(count, ear, np.int32), steps=np.ones(count, np.uint8))  # fmt: skip
+    np.testing.assert_array_equal(_scattered(cloud, pixel, head), np.arange(count) >= len(surface))
+    assert not _scattered(replace(cloud, faces=np.full(count, cheek, np.int32)), pixel, head).any()

@@ -34,7 +34,11 @@ SLIGHTLY_TURNED = np.radians(10)
 """Faces turned away by less than this show both corners of the mouth alike."""
 
 ABOVE_LOBES, BEHIND_JAW = 0.005, 0.02
-"""From so far above the ends of the ears on, and so far behind the eyes, metres, necks begin that no hair covers."""
+"""From so far above the ends of the ears on, metres, necks begin that no hair covers; so far behind the eyes, a
+head's sides."""
+
+NEIGHBOURS, NEIGHBOUR_REACH = 8, 3.0
+"""Mirrored points within so many of their pixels that make a surface; one in a whole surface has 28."""
 
 COVERING_ALPHA = 0.5
 """Mask value from which on the photo covers what is mirrored behind it."""
@@ -111,7 +115,8 @@ def symmetric_points(points: PointCloud, head: HeadModel, *, voxel_filter: bool 
         distance, nearest = nearest_point(seen, mirrored.positions[keep], 12 * pixel)
         own_spacing = spacing[nearest.clip(max=len(seen) - 1)]
         keep[keep] = distance > FILTER_SPACING * np.maximum(own_spacing, 1.2 * pixel)
-    return select(mirrored, keep)
+    mirrored = select(mirrored, keep)
+    return select(mirrored, ~_scattered(mirrored, pixel, head))
 
 
 def _beside_neck(mirrored: PointCloud, head: HeadModel) -> np.ndarray:
@@ -125,6 +130,18 @@ def _beside_neck(mirrored: PointCloud, head: HeadModel) -> np.ndarray:
     off_head = ~mirrored.depth_map.on_head[tuple(mirrored.pixels.T)]
     _, height, depth = mirrored.positions.T
     return off_head & (height > lobes - ABOVE_LOBES) & (depth > BEHIND_JAW)
+
+
+def _scattered(mirrored: PointCloud, pixel: float, head: HeadModel) -> np.ndarray:
+    """Mask (n,) of mirrored points of ears that are no surface but single specks of one.
+
+    `pixel` is its size on the head, m. One side's ear is a little wider than the other's: what the other does not cover
+    of it was a dotted line beside that.
+    """
+    scattered = head.ears[head.faces[mirrored.faces]].any(1)
+    distance, _ = search_tree(mirrored.positions).query(mirrored.positions[scattered], k=NEIGHBOURS)
+    scattered[scattered] = distance[:, -1] > NEIGHBOUR_REACH * pixel * mirrored.steps[scattered]
+    return scattered
 
 
 def _covered(mirrored: PointCloud, depth_map: DepthMap) -> np.ndarray:
