@@ -1,8 +1,8 @@
-"""Colours that are right in the photo's pose alone: at the edge of hair, and on all slanted surface.
+"""Colours that are right in the photo's pose alone: at a person's edge, and on all slanted surface.
 
-At the edge of hair the photo shows the background through it, its colour on it, or light from behind. As the head
-turns, that edge comes to face the camera, many times as wide, and would draw the old outline: blue streaks before a
-blue wall, a glow in the middle of the head.
+At the edge of hair the photo shows the background through it, its colour on it, or light from behind; skin mirrors it
+there. As the head turns, that edge comes to face the camera, many times as wide, and would draw the old outline: blue
+streaks before a blue wall, a glow in the middle of the head.
 """
 
 from __future__ import annotations
@@ -61,36 +61,57 @@ FACING = (0.03, 0.3)
 
 
 def turned_changes(points: PointCloud, head: HeadModel) -> np.ndarray:
-    """What the photo's colours gain (S, S, 3) where hair at the edge has turned to the camera.
+    """What the photo's colours gain (S, S, 3) where hair and skin at the edge have turned to the camera.
 
-    Around each place colour is fitted as a constant and a part that grows towards the edge, which goes. Light is left
-    out of it: fitted on skin, at the head's rim it is extrapolated, which made hair beside a face pale blue.
+    Around each place colour is fitted as a constant and a part that grows towards the edge, which goes, of skin only
+    the background's tint. Light is left out of it: fitted on skin, at the head's rim it is extrapolated, which made
+    hair beside a face pale blue.
     """
-    portrait = points.portrait
-    size = len(portrait.image)
     rows, columns = points.pixels.clip(0).T
     bare, of_head = points.depth_map.outline.bare, (points.origin == VISIBLE) & (points.pose_weight > 0.5)
-    haired = _hair(portrait.alpha, bare)
+    haired = _hair(points.portrait.alpha, bare)
+    skin = np.flatnonzero(of_head & ((bare | points.depth_map.on_head) & ~haired)[rows, columns])
     hair = np.flatnonzero(of_head & haired[rows, columns])
     on_ears = _uncovered_ears(points, hair, head)
-    ears, hair, skin = hair[on_ears], hair[~on_ears], bare.copy()
-    skin[rows[ears], columns[ears]] = True
-    amount = smoothstep(distance_to(skin) / (BESIDE_SKIN * size))
-    rows, columns = rows[hair], columns[hair]
-    solid = portrait.alpha > SOLID_ALPHA
-    near = 1 - smoothstep(distance_within(solid)[rows, columns, None] / (EDGE_TONE * size))
-    colors = points.colors[hair]
-    inside, slope = _local_fit(colors, near, rows, columns, solid)
+    ears, hair, bare = hair[on_ears], hair[~on_ears], bare.copy()
+    bare[rows[ears], columns[ears]] = True
+    inside = distance_within(points.portrait.alpha > SOLID_ALPHA)
+    near = 1 - smoothstep(inside / (EDGE_TONE * len(inside)))
+    changes = np.zeros_like(points.portrait.image)
+    for chosen, change in ((hair, _hair_changes(points, hair, near, bare)), (skin, _skin_changes(points, skin, near))):
+        at_rows, at_columns, block = block_pixels(points.pixels[chosen], points.steps[chosen])
+        changes[at_rows, at_columns] = change[block]
+    return changes
+
+
+def _hair_changes(points: PointCloud, hair: np.ndarray, near: np.ndarray, skin: np.ndarray) -> np.ndarray:
+    """Changes (n, 3) of points of hair, n indices, by how `near` (S, S) the edge is and where `skin` (S, S) bool is.
+
+    What grows towards the edge goes, beside skin only the background's tint.
+    """
+    portrait, colors = points.portrait, points.colors[hair]
+    rows, columns = points.pixels[hair].T
+    near = near[rows, columns, None]
+    inside, slope = _local_fit(colors, near, rows, columns, portrait.alpha > SOLID_ALPHA)
     texture = colors - inside - slope * near
     # Of texture at the edge the brightness stays, not its tint.
     grey = texture.mean(1, keepdims=True) * inside / inside.mean(1, keepdims=True).clip(1e-3)
     wanted = (inside + texture + near * (grey - texture)).clip(0, 1)
-    share, background = amount[rows, columns, None], portrait.background[rows, columns]
-    change = near * (share * (wanted - colors) + (1 - share) * _without_tint(colors, inside, background))
-    changes = np.zeros_like(portrait.image)
-    at_rows, at_columns, block = block_pixels(points.pixels[hair], points.steps[hair])
-    changes[at_rows, at_columns] = change[block]
-    return changes
+    share = smoothstep(distance_to(skin) / (BESIDE_SKIN * len(skin)))[rows, columns, None]
+    tint = _without_tint(colors, inside, portrait.background[rows, columns])
+    return near * (share * (wanted - colors) + (1 - share) * tint)
+
+
+def _skin_changes(points: PointCloud, skin: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Changes (n, 3) of points of skin, n indices, by how `near` (S, S) the edge is: the background's tint goes.
+
+    Brightness stays: there it is the skin's light, and without it far cheeks had blots.
+    """
+    portrait, colors = points.portrait, points.colors[skin]
+    rows, columns = points.pixels[skin].T
+    near = near[rows, columns, None]
+    inside, _ = _local_fit(colors, near, rows, columns, portrait.alpha > SOLID_ALPHA)
+    return near * _without_tint(colors, inside, portrait.background[rows, columns])
 
 
 def _without_tint(colors: np.ndarray, inside: np.ndarray, background: np.ndarray) -> np.ndarray:
@@ -190,7 +211,7 @@ def of_points(points: PointCloud, changes: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TurningTone:
-    """Colours of hair at the photo's outline, from pose to pose."""
+    """Colours at the photo's outline, from pose to pose."""
 
     points: np.ndarray  # (n,) indices of Gaussians
     changes: np.ndarray  # (n, 3) what their colours gain when turned to the camera
