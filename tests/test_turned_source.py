@@ -107,6 +107,11 @@ def test_one_far_half_fades_into_the_other_as_the_head_turns(turned, points):
     exported = head.gaussians().opacities.numpy()
     np.testing.assert_array_equal(exported, seen[2])  # who looks at a file may look from anywhere
 
+    saved_earlier = head.without(OBLIQUE)
+    shown = Opacities.of(saved_earlier).seen_by(head.camera, head.source_expression.numpy(), none)
+    kept = saved_earlier.origin.numpy() == SUBSTITUTE
+    np.testing.assert_array_equal(shown[kept], saved_earlier.opacities.numpy()[kept])
+
     solid = frame(head, 6.0 * towards)[1] > 0.98
     assert (frame(head, 10.0 * towards)[1][solid & (frame(head, 14.0 * towards)[1] > 0.98)] > 0.9).mean() > 0.99
 

@@ -34,9 +34,10 @@ class FarHalf:
     @staticmethod
     def of(head: GaussianHead) -> FarHalf:
         """For a finished head."""
-        origin = head.origin.numpy()
-        aside = _aside(head.viewmat[2, :3].numpy())
-        return FarHalf(np.flatnonzero(origin == OBLIQUE), np.flatnonzero(origin == SUBSTITUTE), aside)
+        oblique, substitutes = (np.flatnonzero(head.origin.numpy() == origin) for origin in (OBLIQUE, SUBSTITUTE))
+        if not len(oblique):  # heads saved before there were two have the mirror image alone, seen from everywhere
+            substitutes = oblique
+        return FarHalf(oblique, substitutes, _aside(head.viewmat[2, :3].numpy()))
 
     def turned(self, rotation: np.ndarray, camera: Camera) -> float:
         """How much of the mirror image, 0..1, a camera sees of a head turned by `rotation` (3,), axis-angle rad."""
