@@ -13,6 +13,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..geometry.pose_weights import ramp
+from ..geometry.projection import to_the_side
 from ..types import OBLIQUE, SUBSTITUTE, Camera
 
 if TYPE_CHECKING:
@@ -37,11 +38,11 @@ class FarHalf:
         oblique, substitutes = (np.flatnonzero(head.origin.numpy() == origin) for origin in (OBLIQUE, SUBSTITUTE))
         if not len(oblique):  # heads saved before there were two have the mirror image alone, seen from everywhere
             substitutes = oblique
-        return FarHalf(oblique, substitutes, _aside(head.viewmat[2, :3].numpy()))
+        return FarHalf(oblique, substitutes, to_the_side(head.viewmat[2, :3].numpy()))
 
     def turned(self, rotation: np.ndarray, camera: Camera) -> float:
         """How much of the mirror image, 0..1, a camera sees of a head turned by `rotation` (3,), axis-angle rad."""
-        aside = _aside(camera.viewmat[2, :3] @ Rotation.from_rotvec(rotation).as_matrix())
+        aside = to_the_side(camera.viewmat[2, :3] @ Rotation.from_rotvec(rotation).as_matrix())
         change = (self.aside - aside + np.pi) % (2 * np.pi) - np.pi
         return float(ramp(change * np.sign(self.aside), FADING))
 
@@ -49,8 +50,3 @@ class FarHalf:
         """Share opacities (N,), in place, between the two, so that as little as ever is seen through both."""
         for some, share in ((self.oblique, 1 - turned), (self.substitutes, turned)):
             opacities[some] = 1 - (1 - opacities[some]) ** share
-
-
-def _aside(axis: np.ndarray) -> float:
-    """How far a camera that looks along an axis (3,) of the canonical frame is to a side of the face, rad."""
-    return float(np.arctan2(axis[0], axis[2]))

@@ -48,3 +48,8 @@ def unproject(columns: np.ndarray, rows: np.ndarray, depth: np.ndarray, camera: 
     """Pixels (...,) with depth (...,) m as camera-frame points (..., 3)."""
     K = camera.K
     return np.stack([(columns - K[0, 2]) / K[0, 0] * depth, (rows - K[1, 2]) / K[1, 1] * depth, depth], axis=-1)
+
+
+def to_the_side(axis: np.ndarray) -> float:
+    """How far a camera that looks along an axis (3,) of the canonical frame is to a side, rad; positive at x < 0."""
+    return float(np.arctan2(axis[0], axis[2]))

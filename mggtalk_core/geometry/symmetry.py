@@ -13,7 +13,7 @@ from ..types import SYMMETRIC, VISIBLE, DepthMap, PointCloud, Portrait
 from .mesh_raster import at_points
 from .nearest_pixels import nearest_pixels
 from .pose_weights import head_pose_weight, shoulder_tops
-from .projection import project, to_camera
+from .projection import project, to_camera, to_the_side
 from .scalp import onto_scalp
 from .search_tree import search_tree
 from .surfels import surfel_sigma
@@ -195,8 +195,7 @@ def _jaw_travel(mirrored: PointCloud, points: PointCloud, head: HeadModel) -> np
 
 def yaw_of(portrait: Portrait) -> float:
     """How far a face is turned from the photo's camera to either side, radians."""
-    axis = portrait.camera.viewmat[2, :3]
-    return abs(np.arctan2(axis[0], axis[2]))
+    return abs(to_the_side(portrait.camera.viewmat[2, :3]))
 
 
 def nearest_point(among: np.ndarray, positions: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
