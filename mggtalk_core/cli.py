@@ -102,7 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--config", help="networks: a recipe of the package by name, or training settings, .json")
     train.add_argument("--data", help="networks: folder of clips or samples, instead of the settings' own")
     train.add_argument("--assets", help="networks, synth: MakeHuman's asset folder (CC0), to make people from")
-    train.add_argument("--backgrounds", help="networks: folder of photos (.jpg) to stand before, for matting")
+    train.add_argument("--photos", help="networks: folder of photos (.jpg): of people for spectacles, any for matting")
     train.add_argument("--preview", action="store_true", help="synth: write a contact sheet of synthetic people, .png")
     train.add_argument("--resume", action="store_true", help="networks: continue from the folder's last checkpoint")
     train.add_argument("--clips", nargs="*", default=[], help="audio: folders of talking clips, one per speaker")
@@ -374,7 +374,7 @@ def _train(options: argparse.Namespace) -> dict:
 
     return train(
         options.config, options.output, resume=options.resume, data=options.data, assets=options.assets,
-        backgrounds=options.backgrounds,
+        photos=options.photos,
     )  # fmt: skip
 
 

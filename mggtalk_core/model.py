@@ -15,6 +15,7 @@ class MGGTalkModel:
     checkpoint: str = "prior"  # what was loaded, for reports
     device: torch.device = torch.device("cpu")
     matting: nn.Module | None = None  # the person's edge (ours)
+    spectacles: nn.Module | None = None  # rims, temples and dark lenses (ours)
     geo_refine: nn.Module | None = None  # depth offsets (paper: Geo. Refine)
     identity_encoder: nn.Module | None = None  # features F of the head image (paper: Identity Enc.)
     gaussian_decoder: nn.Module | None = None  # visible Gaussians (paper: Gauss. Dec.)

@@ -56,7 +56,9 @@ def build_head(
         InputError: there is no usable face in a photo.
     """
     model = model or MGGTalkModel()
-    portrait = analyze_portrait(photo, size=size, face_index=face_index, matting=model.matting)
+    portrait = analyze_portrait(
+        photo, size=size, face_index=face_index, matting=model.matting, spectacles=model.spectacles
+    )
     depth_map = estimate_depth(portrait, source=depth_source, model=model)
     points = build_points(portrait, depth_map)
     visible = predict_visible(model, points)

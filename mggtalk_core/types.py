@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-VISIBLE, SYMMETRIC, INTERIOR, SUBSTITUTE, OBLIQUE = 0, 1, 2, 3, 4
+VISIBLE, SYMMETRIC, INTERIOR, SUBSTITUTE, OBLIQUE, WORN = 0, 1, 2, 3, 4, 5
 """Where a point comes from: a pixel of the photo, a mirrored pixel, hidden head-model surface, or a mirrored pixel in
-place of one that the photo shows too obliquely, and such a pixel itself (gaussians/far_half.py: which one is drawn)."""
+place of one that the photo shows too obliquely, and such a pixel itself (gaussians/far_half.py: which one is drawn);
+or spectacles, before the face (geometry/worn.py)."""
 
 SOLID_ALPHA = 0.95
 """Mask value from which on a pixel is the person's alone."""
@@ -54,10 +55,20 @@ class HeadFit:
 
 
 @dataclass(frozen=True)
+class Spectacles:
+    """What the person wears before the eyes: rims, temples and dark lenses."""
+
+    image: np.ndarray  # (S, S, 3) float32 0..1 sRGB, the crop with them
+    colors: np.ndarray  # (S, S, 3) float32 0..1 sRGB, their own
+    alpha: np.ndarray  # (S, S) float32 0..1, how much of each pixel is theirs
+    temples: np.ndarray  # (S, S) bool, the pixels of what runs to the ears
+
+
+@dataclass(frozen=True)
 class Portrait:
     """The analysed photo: everything later stages need to know about the picture."""
 
-    image: np.ndarray  # (S, S, 3) float32 0..1 sRGB, the square crop
+    image: np.ndarray  # (S, S, 3) float32 0..1 sRGB, the square crop, without spectacles
     photo: np.ndarray  # (H, W, 3) float32 0..1 sRGB, the photo as given (upright)
     crop_to_photo: np.ndarray  # (2, 3) float64, affine from crop pixels to photo pixels
     alpha: np.ndarray  # (S, S) float32 0..1, person against background
@@ -67,7 +78,13 @@ class Portrait:
     fit: HeadFit
     vertices: np.ndarray  # (V, 3) float32, head model with the source expression, warped onto the landmarks
     camera: Camera  # the photo's camera over the crop
+    spectacles: Spectacles | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def photographed(self) -> np.ndarray:
+        """(S, S, 3) float32 0..1 sRGB, the crop as it is in the photo, spectacles and all."""
+        return self.image if self.spectacles is None else self.spectacles.image
 
     @property
     def background(self) -> np.ndarray:
@@ -116,7 +133,7 @@ class PointCloud:
     barycentric: np.ndarray  # (N, 3) float32
     expression_weight: np.ndarray  # (N,) float32 0..1, how much the bound triangle's motion applies
     pose_weight: np.ndarray  # (N,) float32 0..1, 1 turns with the head, 0 stays with the torso
-    origin: np.ndarray  # (N,) uint8 VISIBLE | SYMMETRIC | INTERIOR | SUBSTITUTE | OBLIQUE
+    origin: np.ndarray  # (N,) uint8 VISIBLE | SYMMETRIC | INTERIOR | SUBSTITUTE | OBLIQUE | WORN
     pixels: np.ndarray  # (N, 2) int32 (row, column) of the crop pixel a point came from; -1 for INTERIOR
     steps: np.ndarray  # (N,) uint8, side in pixels of the block a point stands for, `pixels` being its top left
     portrait: Portrait
@@ -127,7 +144,7 @@ class PointCloud:
 
 
 def is_shown(origin: np.ndarray) -> np.ndarray:
-    """Mask (N,) of the points that are pixels of the photo, by their origin (N,)."""
+    """Mask (N,) of the points that are pixels of the person without spectacles, by their origin (N,)."""
     return (origin == VISIBLE) | (origin == OBLIQUE)
 
 

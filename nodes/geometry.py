@@ -132,9 +132,10 @@ class EstimateDepth(io.ComfyNode):
         with host.errors_named("Estimate Depth", "face_landmarks"):
             faces = None if face_landmarks is None else faces_of_photo(face_landmarks, photo)
         with host.errors_named("Estimate Depth", "image"):
+            networks = model.on_device()
             portrait = host.cancellable(
                 analyze_portrait, photo, size=size, face_index=face_index, faces=faces,
-                matting=model.on_device().matting,
+                matting=networks.matting, spectacles=networks.spectacles,
             )  # fmt: skip
         host.show_warnings(portrait.warnings, cls.hidden.unique_id)
         source = (depth_source or {}).get("depth_model", HEAD_PRIOR)

@@ -93,7 +93,7 @@ def main() -> None:
             print(f"{path.name}: refused: {error}")
             continue
         seconds = time.perf_counter() - begin
-        portrait = analyze_portrait(photo, size=options.size, matting=model.matting)
+        portrait = analyze_portrait(photo, size=options.size, matting=model.matting, spectacles=model.spectacles)
         source = frame(head, options.size)
         inside = portrait.alpha > 0.5
         inside[int(portrait.landmarks[152, 1]) :] = False

@@ -52,7 +52,7 @@ def main() -> None:
         frames = [frame.rgb for frame in islice(reader.frames(reader.fps), options.frames)]
         photo = frames[0].astype(np.float32) / 255
         head = build_head(photo, model=model, size=size)
-        portrait = analyze_portrait(photo, size=size, matting=model.matting)
+        portrait = analyze_portrait(photo, size=size, matting=model.matting, spectacles=model.spectacles)
         with FaceTracker(max_faces=3) as tracker:
             faces, face = [], None
             for frame in frames:

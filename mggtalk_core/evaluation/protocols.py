@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,7 @@ SOFT_SIGMA = 0.6
 
 ABLATIONS = {
     "matting": "matting",
+    "spectacles": "spectacles",
     "geo-refine": "geo_refine",
     "identity": "identity_encoder",
     "gaussian-decoder": "gaussian_decoder",
@@ -73,6 +75,9 @@ ABLATIONS = {
     "alignment": None,
 }
 """Name -> the network of `MGGTalkModel` it takes away; None for stages without a network."""
+
+OF_PHOTO = ("matting", "spectacles")
+"""Those whose networks look at the photo itself."""
 
 LANDMARKS_ALONE = "without alignment"
 
@@ -125,10 +130,9 @@ def self_reenactment(
     for clip in find_clips(videos):
         source = next(sampled_frames(clip, every, frames))
         photo = source.astype(np.float32) / 255
-        portrait = analyze_portrait(photo, size=HEAD_SIZE, matting=model.matting)
-        unmatted = analyze_portrait(photo, size=HEAD_SIZE) if model.matting else portrait
+        portrait = _portrait_of(photo, model)
         rate = float(VideoReader(clip).fps) / every
-        variants = variants_of(portrait, model, present, unmatted)
+        variants = variants_of(portrait, model, present, partial(_portrait_of, photo))
         full = variants[0].head
         person = DrivingPerson.from_portrait(portrait, full)
         motions = {
@@ -169,17 +173,18 @@ def check_ablations(names: Sequence[str]) -> None:
 
 
 def variants_of(
-    portrait: Portrait, model: MGGTalkModel, ablate: Sequence[str], unmatted: Portrait
+    portrait: Portrait, model: MGGTalkModel, ablate: Sequence[str], analyzed: Callable[[MGGTalkModel], Portrait]
 ) -> list[_Variant]:
     """What is compared: the full pipeline, the prior alone where there are networks, baselines, ablations.
 
-    `unmatted` is the portrait as it is without the matting network.
+    `analyzed` makes the portrait that a model with fewer networks sees.
     """
     full = _head_of(portrait, model)
     variants = [_Variant("full", full, model.inpainter)]
     prior = full
     if any(isinstance(part, nn.Module) for part in vars(model).values()):
-        prior = _head_of(unmatted, MGGTalkModel(device=model.device))
+        bare = MGGTalkModel(device=model.device)
+        prior = _head_of(analyzed(bare), bare)
         variants.append(_Variant("prior only", prior))
     variants += [
         _Variant("blurred prior", prior, blur=BLUR_SIGMA),
@@ -198,12 +203,16 @@ def variants_of(
         elif name == "alignment":
             variants.append(_Variant(LANDMARKS_ALONE, full, model.inpainter, landmarks_alone=True))
             continue
-        elif name == "matting":
-            changed, inpainter = _head_of(unmatted, model), model.inpainter
         else:
-            changed, inpainter = _head_of(portrait, replace(model, **{ABLATIONS[name]: None})), model.inpainter
+            without = replace(model, **{ABLATIONS[name]: None})
+            seen = analyzed(without) if name in OF_PHOTO else portrait
+            changed, inpainter = _head_of(seen, without), model.inpainter
         variants.append(_Variant(f"without {name}", changed, inpainter))
     return variants
+
+
+def _portrait_of(photo: np.ndarray, model: MGGTalkModel) -> Portrait:
+    return analyze_portrait(photo, size=HEAD_SIZE, matting=model.matting, spectacles=model.spectacles)
 
 
 def _compare(
@@ -345,10 +354,10 @@ def cross_reenactment(
         InputError: as `self_reenactment`.
     """
     model = load_model(checkpoint)
-    portrait = analyze_portrait(read_photo(source), size=HEAD_SIZE, matting=model.matting)
+    portrait = _portrait_of(read_photo(source), model)
     head = _head_of(portrait, model)
     identity = _Identity()
-    photographed = np.round(portrait.image * 255).astype(np.uint8)
+    photographed = np.round(portrait.photographed * 255).astype(np.uint8)
     with FaceTracker() as tracker:
         person = identity.of(photographed, _tracked(tracker, photographed, size), size)
     clips, sets = [], defaultdict(FrechetDistance)

@@ -79,7 +79,7 @@ def synthetic_heads(
             photograph(scene.person, scene.expression, closer, scene.light, background, wardrobe).image, scene, size
         )
         rows = {}
-        for variant in variants_of(scene.portrait, model, present, scene.portrait):
+        for variant in variants_of(scene.portrait, model, present, lambda _, same=scene.portrait: same):
             if variant.head is None or not variant.expression or variant.landmarks_alone:
                 continue
             scores = [_side_scores(variant.head, *side, variant.blur) for side in sides]

@@ -43,7 +43,7 @@ class GaussianHead:
     barycentric: torch.Tensor  # (N, 3) float32
     expression_weight: torch.Tensor  # (N,) float32 0..1
     pose_weight: torch.Tensor  # (N,) float32 0..1
-    origin: torch.Tensor  # (N,) uint8 VISIBLE | SYMMETRIC | INTERIOR | SUBSTITUTE | OBLIQUE
+    origin: torch.Tensor  # (N,) uint8 VISIBLE | SYMMETRIC | INTERIOR | SUBSTITUTE | OBLIQUE | WORN
     normals: torch.Tensor  # (N, 3) float32 unit, outward
     turned_changes: torch.Tensor  # (N, 3) float32, added to the colours of what has turned to the camera
     light: torch.Tensor  # (9, 3) float32, spherical-harmonic light on the skin (gaussians/light.py)

@@ -11,7 +11,7 @@ import torch
 
 from ..geometry.scalp import SKULL_CENTRE
 from ..headmodel.model import HeadModel
-from ..types import INTERIOR, OBLIQUE, SYMMETRIC, PointCloud, is_hidden
+from ..types import INTERIOR, OBLIQUE, SYMMETRIC, WORN, PointCloud, is_hidden
 
 MAP_SIZE = 64
 LOWEST = 0.2
@@ -31,8 +31,8 @@ def head_map(points: PointCloud, head: HeadModel) -> torch.Tensor:
     """The map (1, 16, 64, 64) of a cloud with the prior's colours; rows from crown to neck, columns around."""
     skin = head.outer_skin[points.faces]
     layers = []
-    # What the photo shows counts as it is, with hair and glasses; of the hidden, only the outside.
-    shown = ~is_hidden(points) & (points.origin != OBLIQUE)
+    # What the photo shows counts as it is, with hair; of the hidden, only the outside.
+    shown = ~is_hidden(points) & ~np.isin(points.origin, (OBLIQUE, WORN))
     of_layers = shown, skin & (points.origin == SYMMETRIC), skin & (points.origin == INTERIOR)
     for of_layer in of_layers:
         chosen = np.flatnonzero(of_layer & (points.positions[:, 1] < LOWEST))

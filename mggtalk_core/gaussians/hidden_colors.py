@@ -13,7 +13,7 @@ from ..geometry.scalp import above_neck, outline_pixels
 from ..geometry.search_tree import AS_NEAR, search_tree
 from ..headmodel.landmarks import LEFT_EYE_RING, RIGHT_EYE_RING, inter_ocular_distance
 from ..headmodel.model import EAR_HEIGHTS, LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, HeadModel
-from ..types import INTERIOR, OBLIQUE, SOLID_ALPHA, VISIBLE, PointCloud, Portrait
+from ..types import INTERIOR, OBLIQUE, SOLID_ALPHA, VISIBLE, WORN, PointCloud, Portrait
 from .eyeballs import eyeball_colors
 from .hair import EDGE_WIDTH, continued_hair, hair_tones, sampled
 from .mouth_light import DEEP, light_powers, width_in_photo
@@ -255,7 +255,7 @@ def _lip_color(portrait) -> np.ndarray:
 def _skin_colors(points: PointCloud, positions: np.ndarray, head: HeadModel) -> np.ndarray:
     """Hidden skin and hair: the mean of the nearest known colours, but for scalp, neck and eyelids."""
     outer = head.outer_skin[points.faces]  # not the teeth beside a lip
-    shown = ~np.isin(points.origin, (INTERIOR, OBLIQUE)) & outer
+    shown = ~np.isin(points.origin, (INTERIOR, OBLIQUE, WORN)) & outer
     known = shown & _away_from_the_edge(points)
     known = known if known.any() else shown
     colors = np.zeros((len(positions), 3), np.float32)

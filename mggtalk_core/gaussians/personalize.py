@@ -25,7 +25,7 @@ from ..portrait.crop import cut_square, face_crop_box
 from ..portrait.parsing import person_mask
 from ..portrait.tracking import FaceTracker, search_faces
 from ..rendering.rasterizer import render
-from ..types import Camera, Portrait, is_shown
+from ..types import WORN, Camera, Portrait, is_shown
 from .deformation import HeadDeformer
 from .head import GaussianHead
 from .light import Relighter
@@ -111,7 +111,7 @@ def further_view(
 def correct_colors(head: GaussianHead, views: list[FurtherView]) -> GaussianHead:
     """The head with the views' lasting colour differences added to the points they see."""
     deformer, relighter, opacities = HeadDeformer(head), Relighter.of(head), Opacities.of(head)
-    hidden = ~is_shown(head.origin.numpy())
+    hidden = ~is_shown(head.origin.numpy()) & (head.origin.numpy() != WORN)
     total, weights = np.zeros((len(head), 3)), np.zeros(len(head))
     for view in views:
         means, covars = deformer.deform(view.expression, view.rotation, view.translation)

@@ -15,7 +15,7 @@ from ..headmodel.model import HeadModel, load_head_model
 from ..headmodel.personal import personal_expression_basis
 from ..model import MGGTalkModel
 from ..rendering.rasterizer import render
-from ..types import INTERIOR, VISIBLE, PointCloud, is_hidden, is_shown
+from ..types import INTERIOR, VISIBLE, WORN, PointCloud, is_hidden, is_shown
 from .color_bounds import bounded_change
 from .decoders import apply_residual, hidden_inputs, mouth_part, toned, visible_inputs
 from .densify import add_children, parent_inputs
@@ -33,6 +33,10 @@ SHARPENING_ITERATIONS = 8
 
 SHARPENING_STEP = 0.8
 """Van Cittert relaxation: how much of the remaining error one iteration adds."""
+
+CONTRAST_FLOOR = 0.02
+"""Squared difference, sRGB, of spectacles from the face behind them below which it tells less and less how much of a
+pixel is theirs."""
 
 COLOR_TRUST = (0.2, 0.9)
 """Mask values between which a pixel's colour error begins to count: where the mask is low, it is the background's."""
@@ -54,6 +58,10 @@ def predict_visible(model: MGGTalkModel, points: PointCloud) -> VisibleGaussians
     visible = np.flatnonzero(is_shown(points.origin))
     colors, opacities = points.colors.copy(), points.opacities.copy()
     colors[visible], opacities[visible] = _reproduce_photo(select(points, visible))
+    worn = np.flatnonzero(points.origin == WORN)
+    if len(worn):
+        shown = replace(points, colors=colors, opacities=opacities)
+        colors[worn], opacities[worn] = _reproduce_spectacles(shown, visible, worn)
     points = replace(points, colors=colors, opacities=opacities)
     if model.gaussian_decoder is not None:
         points = _decode_visible(model, points)
@@ -103,6 +111,32 @@ def _reproduce_photo(seen: PointCloud) -> tuple[np.ndarray, np.ndarray]:
         colors[tinted] = tints.kept(colors[tinted], number)
         colors[at_edge] = towards.kept(colors[at_edge], beside).clip(0, 1)
     return colors.astype(np.float32), opacities
+
+
+def _reproduce_spectacles(points: PointCloud, visible: np.ndarray, worn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Colours (n, 3) and opacities (n,) with which points of spectacles, `worn` (n,), before the `visible` ones render
+    to the photo.
+
+    Rims are narrow and dark: where colours can't get darker, opacities tell how far they reach.
+    """
+    camera, portrait = points.portrait.camera, points.portrait
+    both = select(points, np.concatenate([visible, worn]))
+    size, colors, opacities = len(portrait.image), both.colors.copy(), both.opacities.copy()
+    rows, columns = points.pixels[worn].T
+    own_colors, own_opacities = colors[len(visible) :], opacities[len(visible) :]
+    means, covars = torch.from_numpy(both.positions), torch.from_numpy(covars_from_axes(both.axes))
+    view = (torch.from_numpy(camera.viewmat), torch.from_numpy(camera.K), size, size)
+    background, behind = torch.from_numpy(portrait.background), portrait.image[rows, columns]
+    for _ in range(SHARPENING_ITERATIONS):
+        rendered = render(
+            means, None, None, torch.from_numpy(opacities), torch.from_numpy(colors), *view, background, covars=covars
+        )
+        missing = (portrait.spectacles.image - rendered.rgb.numpy())[rows, columns]
+        before = own_colors - behind
+        share = (missing * before).sum(1) / ((before**2).sum(1) + CONTRAST_FLOOR)
+        own_opacities[:] = (own_opacities + SHARPENING_STEP * share).clip(0.01, MAX_OPACITY)
+        own_colors[:] = (own_colors + SHARPENING_STEP * missing).clip(0, 1)
+    return own_colors, own_opacities
 
 
 def predict_invisible(model: MGGTalkModel, visible: VisibleGaussians) -> GaussianHead:

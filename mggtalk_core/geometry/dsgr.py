@@ -15,6 +15,7 @@ from .steps import behind_steps
 from .substitutes import with_substitutes
 from .surfels import visible_points
 from .symmetry import concatenate, symmetric_points
+from .worn import worn_points
 
 HEAD_PRIOR = "head prior"
 
@@ -41,7 +42,7 @@ def estimate_depth(portrait: Portrait, *, source: str = HEAD_PRIOR, model: MGGTa
 def build_points(
     portrait: Portrait, depth_map: DepthMap, *, symmetry: bool = True, voxel_filter: bool = True
 ) -> PointCloud:
-    """[P_f ; P_f^s] and hidden surface (paper: Surface Rec., Sym., Filter).
+    """[P_f ; P_f^s], hidden surface, and spectacles (paper: Surface Rec., Sym., Filter).
 
     `symmetry` mirrors the visible points to the hidden side and, where a face is turned away, onto its far half;
     `voxel_filter` drops mirrored points that only repeat visible ones.
@@ -58,4 +59,6 @@ def build_points(
             clouds = [kept, substitutes, mirrored, oblique]
         clouds += [behind_steps(visible), interior.result()]
     clouds.append(above_photo(visible))
+    if portrait.spectacles is not None:
+        clouds.append(worn_points(portrait, depth_map))
     return concatenate(clouds)

@@ -23,6 +23,7 @@ from .lip_contour import refine_lip_contour
 from .loose_hair import with_loose_hair
 from .matting import matte
 from .parsing import SEEN_FACE, coarse_person_mask, face_share, one_person, refine_edges, with_face, without_veils
+from .spectacles import take_off_spectacles
 from .tracking import FaceTracker, TrackedFace, search_faces, search_small_faces
 
 MIN_FACE_PIXELS = 24
@@ -52,6 +53,7 @@ def analyze_portrait(
     face_index: int = 0,
     faces: Sequence[TrackedFace] | None = None,
     matting: nn.Module | None = None,
+    spectacles: nn.Module | None = None,
 ) -> Portrait:
     """Analyse a photo (H, W, 3) float32 0..1 sRGB; the crop is (size, size).
 
@@ -59,6 +61,7 @@ def analyze_portrait(
         face_index: chooses among several faces, largest first.
         faces: one or more faces of the photo, largest first, as another tracker found them; taken as they are.
         matting: the network (`MGGTalkModel.matting`) for the person's edge; None leaves it to the guided filter.
+        spectacles: the network (`MGGTalkModel.spectacles`) that finds them; None takes them for skin.
 
     Raises:
         InputError: no face, no such face, a face too small, or something that is not a human face.
@@ -121,6 +124,9 @@ def analyze_portrait(
         alpha = with_crown(alpha, beyond, vertices, camera)
         image = going_on(image, alpha, beyond, face.landmarks)
     alpha = with_loose_hair(image, alpha)
+    worn = None
+    if spectacles is not None and (off := take_off_spectacles(spectacles, image, alpha, camera)):
+        worn, image = off
     return Portrait(
         image=image,
         photo=photo,
@@ -132,6 +138,7 @@ def analyze_portrait(
         fit=fit,
         vertices=vertices,
         camera=camera,
+        spectacles=worn,
         warnings=tuple(warnings),
     )
 

@@ -2,6 +2,7 @@
 
 expression_map  scores -> coefficients, on tracked clips (seconds)
 matting         the person's edge, on synthetic people
+spectacles      their pixels, on photos of people without any and made-up spectacles
 geo_refine      depth offsets, on synthetic people
 sym_decoder     identity encoder + Sym-Gaussian decoder, on synthetic people
 picture         visible decoder, mouth tone, deformation network, on rendered pictures of tracked clips (picture.py)
@@ -10,7 +11,7 @@ inpainter       mouth and eye crops, on the same
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from ..model import MGGTalkModel
 from ..rendering.cpus import available_cpus
 from ..weights import load_model, read_checkpoint
 from .matting import make_matting_sample, matting_stage
+from .spectacles import make_spectacles_sample, spectacles_stage
 from .synthetic_pairs import make_color_sample, make_depth_sample, make_samples, read_sample
 from .trainer import Settings, Stage
 
@@ -53,7 +55,12 @@ def make_stage(settings: Settings, output: Path, device: torch.device) -> Stage 
         from .expression_map import train_expression_map
 
         return train_expression_map({"clips": str(data), "steps": settings.steps, "seed": settings.seed}, output)
-    builders = {"matting": matting_stage, "geo_refine": _geo_refine, "sym_decoder": _sym_decoder}
+    builders = {
+        "matting": matting_stage,
+        "spectacles": spectacles_stage,
+        "geo_refine": _geo_refine,
+        "sym_decoder": _sym_decoder,
+    }
     if settings.stage not in {*builders, *CLIP_STAGES}:
         raise InputError(f"stage {settings.stage!r} is unknown; use {', '.join((*CLIP_STAGES, *builders))}")
     files = sorted(data.glob("*.safetensors"))
@@ -75,21 +82,37 @@ def make_people(settings: Settings, rank: int, world: int) -> None:
     """Make this process's share of the synthetic people a stage wants and its folder does not have yet.
 
     Raises:
-        InputError: no assets to make them from, or no photos where backgrounds should be.
+        InputError: no assets to make them from, or no photos where there should be.
     """
+    workers = max(1, available_cpus() // world)
+    if settings.stage == "spectacles":
+        photos = _photos_of(settings.photos, "--photos", without=settings.without)
+        seeds = range(rank, min(settings.samples, len(photos)), world)
+        make_samples(partial(make_spectacles_sample, photos=photos), None, Path(settings.data), seeds, workers)
+        return
     if not settings.assets:
         raise InputError("this recipe makes its own people; give --assets, MakeHuman's asset folder")
     maker = make_depth_sample
     if settings.stage == "matting":
-        photos = tuple(sorted(Path(settings.backgrounds).glob("*.jpg"))) if settings.backgrounds else ()
-        if settings.backgrounds and not photos:
-            raise InputError(f"{settings.backgrounds} holds no .jpg; give --backgrounds a folder of photos, or none")
+        photos = _photos_of(settings.photos, "--photos") if settings.photos else ()
         maker = partial(make_matting_sample, photos=photos)
     if settings.stage == "sym_decoder":
         start = read_checkpoint(require_file(settings.start, "start")) if settings.start else MGGTalkModel()
         maker = partial(make_color_sample, refine=start.geo_refine)
-    seeds, workers = range(rank, settings.samples, world), max(1, available_cpus() // world)
+    seeds = range(rank, settings.samples, world)
     make_samples(maker, Path(settings.assets), Path(settings.data), seeds, workers)
+
+
+def _photos_of(folder: str, option: str, without: Sequence[str] = ()) -> tuple[Path, ...]:
+    """The photos in a folder but for those with these names.
+
+    Raises:
+        InputError: there are none.
+    """
+    photos = tuple(path for path in sorted(Path(folder or ".").glob("*.jpg")) if path.stem not in without)
+    if not photos:
+        raise InputError(f"{folder or 'no folder'} holds no .jpg; give {option} a folder of photos")
+    return photos
 
 
 def _stack(files: list[Path], device: torch.device) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ from other sides under the same light on the head.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -255,11 +256,12 @@ def make_color_sample(
 
 
 def make_samples(
-    maker: Callable[[int, Wardrobe], dict[str, np.ndarray]], assets: Path, folder: Path, seeds: range, workers: int
+    maker: Callable[..., dict[str, np.ndarray]], assets: Path | None, folder: Path, seeds: range, workers: int
 ) -> None:
     """Write the samples of these seeds that do not exist yet, one file each, by so many processes.
 
-    `maker` is called with a seed and the wardrobe of MakeHuman's `assets`; it must be known to other processes by name.
+    `maker` is called with a seed and, if there are MakeHuman's `assets`, their `wardrobe`; it must be known to other
+    processes by name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [seed for seed in seeds if not _sample_path(folder, seed).exists()]
@@ -273,12 +275,13 @@ def _sample_path(folder: Path, seed: int) -> Path:
     return folder / f"sample_{seed:06d}.safetensors"
 
 
-def _write_samples(maker: Callable, assets: Path, folder: Path, seeds: list[int]) -> None:
+def _write_samples(maker: Callable, assets: Path | None, folder: Path, seeds: list[int]) -> None:
     torch.set_num_threads(1)  # the processes share the CPUs
-    wardrobe = load_wardrobe(assets)
+    if assets is not None:
+        maker = functools.partial(maker, wardrobe=load_wardrobe(assets))
     for seed in seeds:
         with atomic_path(_sample_path(folder, seed)) as partial:
-            save_file({name: np.ascontiguousarray(array) for name, array in maker(seed, wardrobe).items()}, partial)
+            save_file({name: np.ascontiguousarray(array) for name, array in maker(seed).items()}, partial)
 
 
 def read_sample(path: Path) -> dict[str, np.ndarray]:

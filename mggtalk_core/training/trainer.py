@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,8 +45,9 @@ class Settings:
     seed: int = 0
     networks: dict | None = None  # constructor settings per network
     start: str = ""  # a checkpoint to begin with
-    assets: str = ""  # MakeHuman's asset folder, for stages that make samples
-    backgrounds: str = ""  # folder of photos (.jpg) whose backgrounds people stand before; without, made-up rooms
+    assets: str = ""  # MakeHuman's asset folder, for stages that make people
+    photos: str = ""  # folder of photos (.jpg): of people who get spectacles; to stand before, else made-up rooms
+    without: Sequence[str] = ()  # names of photos that are left out
     samples: int = 0  # how many samples to make first
     vgg: str = ""  # VGG-16 weights, .safetensors, for the perceptual term; without, gradients stand in
     adversarial: float = 0.0  # weight of the critic's gradient in the inpainter stage
@@ -117,11 +118,11 @@ def train(
     resume: bool = False,
     data: str | None = None,
     assets: str | None = None,
-    backgrounds: str | None = None,
+    photos: str | None = None,
 ) -> dict:
     """Train as a settings file says; writes checkpoint.safetensors, log.csv, TensorBoard events and pictures.
 
-    `config` is a file or the name of one in recipes/; `data`, `assets` and `backgrounds` replace the settings' own.
+    `config` is a file or the name of one in recipes/; `data`, `assets` and `photos` replace the settings' own.
     A recipe of several stages (`Recipe`) runs them one after the other.
 
     Raises:
@@ -134,13 +135,13 @@ def train(
     rank, world = _join_processes()
     values = read_json(path)
     if "stages" in values:
-        replaced = {"assets": assets or "", "backgrounds": backgrounds or ""}
+        replaced = {"assets": assets or "", "photos": photos or ""}
         report = _train_stages(Recipe(**values), folder, rank, world, resume, data, replaced)
     else:
         settings = Settings.of(values, path)
         settings = replace(
             settings, data=data or settings.data or str(folder / "samples"), assets=assets or settings.assets,
-            backgrounds=backgrounds or settings.backgrounds,
+            photos=photos or settings.photos,
         )  # fmt: skip
         report = _train_stage(settings, folder, rank, world, resume)
     if world > 1:

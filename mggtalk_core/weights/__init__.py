@@ -20,6 +20,7 @@ from ..geometry.refine import GeoRefineUNet
 from ..media.files import atomic_path, require_file
 from ..model import MGGTalkModel
 from ..portrait.matting import MattingUNet
+from ..portrait.spectacles import SpectaclesUNet
 from ..rendering.inpainter import Inpainter
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ FORMAT = "mggtalk-checkpoint-2"
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "matting": MattingUNet,
+    "spectacles": SpectaclesUNet,
     "geo_refine": GeoRefineUNet,
     "identity_encoder": IdentityEncoder,
     "gaussian_decoder": GaussianDecoder,
