@@ -134,7 +134,7 @@ class PointCloud:
     expression_weight: np.ndarray  # (N,) float32 0..1, how much the bound triangle's motion applies
     pose_weight: np.ndarray  # (N,) float32 0..1, 1 turns with the head, 0 stays with the torso
     origin: np.ndarray  # (N,) uint8 VISIBLE | SYMMETRIC | INTERIOR | SUBSTITUTE | OBLIQUE | WORN
-    pixels: np.ndarray  # (N, 2) int32 (row, column) of the crop pixel a point came from; -1 for INTERIOR
+    pixels: np.ndarray  # (N, 2) int32 (row, column) of the crop pixel a point came from; -1: of none
     steps: np.ndarray  # (N,) uint8, side in pixels of the block a point stands for, `pixels` being its top left
     portrait: Portrait
     depth_map: DepthMap

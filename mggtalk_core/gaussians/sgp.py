@@ -58,7 +58,7 @@ def predict_visible(model: MGGTalkModel, points: PointCloud) -> VisibleGaussians
     visible = np.flatnonzero(is_shown(points.origin))
     colors, opacities = points.colors.copy(), points.opacities.copy()
     colors[visible], opacities[visible] = _reproduce_photo(select(points, visible))
-    worn = np.flatnonzero(points.origin == WORN)
+    worn = np.flatnonzero((points.origin == WORN) & (points.pixels[:, 0] >= 0))
     if len(worn):
         shown = replace(points, colors=colors, opacities=opacities)
         colors[worn], opacities[worn] = _reproduce_spectacles(shown, visible, worn)

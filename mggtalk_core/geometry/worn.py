@@ -34,14 +34,11 @@ END_PIECE, OUTERMOST, HALF_HEIGHT, BACKWARD, BESIDE, SOLID = 0.005, 0.001, 0.002
 their height; how far back at most; how far beside the fitted head an end may be seen: metres. And how much of a pixel
 is theirs there."""
 
-UNEVEN = 0.008
-"""Steps in depth along a temple up to which it goes on, metres: what lies under it is hair, here and there."""
-
 SPACING, SPREAD = 1.5, 0.76
 """Distance of points along a ray, in pixel footprints, and their standard deviation along it, in units of that."""
 
-ROUNDS = 4
-"""Steps by which a ray finds the front."""
+ROUNDS, FARTHEST = 5, 0.03
+"""Steps by which a ray finds the front, and metres of one at most: seen edge-on, rays may miss it."""
 
 
 def worn_points(portrait: Portrait, depth_map: DepthMap) -> PointCloud:
@@ -73,7 +70,7 @@ def worn_points(portrait: Portrait, depth_map: DepthMap) -> PointCloud:
         portrait=portrait,
         depth_map=depth_map,
     )
-    return concatenate([seen, _behind(seen)])
+    return concatenate([seen, _temples(seen)])
 
 
 def _depth(portrait: Portrait, depth_map: DepthMap, theirs: np.ndarray) -> np.ndarray:
@@ -103,16 +100,15 @@ def _front_depth(
         return forward - WRAP * x**2 - TILT * y
 
     place = np.percentile(beyond(behind)[front], TOUCHING) - CLEARANCE
-    z, step = behind.astype(float), 1e-3
+    z, step = np.full(len(rows), float(camera.viewmat[2, 3])), 1e-3  # from between the eyes
     for _ in range(ROUNDS):
         error = beyond(z) - place
-        z = z - (error * step / (beyond(z + step) - beyond(z))).clip(-0.02, 0.02)
+        z = z - (error * step / (beyond(z + step) - beyond(z))).clip(-FARTHEST, FARTHEST)
     return z
 
 
-def _behind(seen: PointCloud) -> PointCloud:
-    """Points on the rays of `seen` pixels from these back to their neighbours' depth, and from the front's ends to the
-    head, as temples go.
+def _temples(seen: PointCloud) -> PointCloud:
+    """Points from the ends of the front back to the head, or to where a temple is seen, on the rays of `seen` pixels.
 
     Where the photo shows an end beside the head, its temple is behind that.
     """
@@ -121,27 +117,34 @@ def _behind(seen: PointCloud) -> PointCloud:
     z = to_camera(seen.positions, camera)[:, 2]
     pixel = z / camera.K[0, 0]
     temple = seen.portrait.spectacles.temples[rows, columns]
-    solid = seen.opacities > SOLID * MAX_OPACITY
-    front = ~temple & solid & (seen.depth_map.distance[rows, columns] * pixel < BESIDE)
+    front = ~temple & (seen.opacities > SOLID * MAX_OPACITY) & (seen.depth_map.distance[rows, columns] * pixel < BESIDE)
     depths = np.zeros_like(seen.depth_map.depth)
-    depths[rows[solid], columns[solid]] = z[solid]
-    farthest = np.minimum(maximum_filter(depths, 3)[rows, columns], z + np.where(temple, UNEVEN, BACKWARD))
+    depths[rows, columns] = z
+    to = np.maximum(maximum_filter(depths, 3), seen.depth_map.depth)[rows, columns]
+    sides = []
     for outward in (across, -across) if front.any() else ():
         end = outward[front].max()
         near = temple & (np.abs(outward - end) < END_PIECE)
         level = np.median(height[near if near.any() else front & (outward > end - OUTERMOST)])
-        ends = front & (outward > end - END_PIECE) & (np.abs(height - level) < HALF_HEIGHT)
-        farthest[ends] = seen.depth_map.depth[rows, columns][ends]
-    count = np.where(solid, (farthest - z).clip(0, BACKWARD) / (SPACING * pixel), 0).astype(int)
-    rows, columns, z, pixel = (np.repeat(each, count) for each in (rows, columns, z, pixel))
-    order = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count)
-    at_camera = unproject(columns + 0.5, rows + 0.5, z + (order + 1) * SPACING * pixel, camera)
-    ray = at_camera / np.linalg.norm(at_camera, axis=1, keepdims=True)
-    aside = np.cross(ray, [0, 1, 0])
-    across, along = surfel_sigma(np.ones(1)), SPREAD * SPACING
-    axes = np.stack([along * ray, across * aside, across * np.cross(ray, aside)], 1) * pixel[:, None, None]
-    return replace(
-        select(seen, np.repeat(np.arange(len(seen)), count)),
-        positions=to_canonical(at_camera, camera).astype(np.float32),
-        axes=(axes @ camera.viewmat[:3, :3]).astype(np.float32),
-    )
+        chosen = np.flatnonzero(front & (outward > end - END_PIECE) & (np.abs(height - level) < HALF_HEIGHT))
+        count = ((to - z)[chosen].clip(0, BACKWARD) / (SPACING * pixel[chosen])).astype(int)
+        order = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count)
+        chosen = np.repeat(chosen, count)
+        at = z[chosen] + (order + 1) * SPACING * pixel[chosen]
+        at_camera = unproject(columns[chosen] + 0.5, rows[chosen] + 0.5, at, camera)
+        ray = at_camera / np.linalg.norm(at_camera, axis=1, keepdims=True)
+        aside = np.cross(ray, [0, 1, 0])
+        wide, long = surfel_sigma(np.ones(1)), SPREAD * SPACING
+        axes = np.stack([long * ray, wide * aside, wide * np.cross(ray, aside)], 1) * pixel[chosen, None, None]
+        side = select(seen, chosen)
+        middle = np.median(side.colors, axis=0, keepdims=True) if len(side) else side.colors
+        sides.append(
+            replace(
+                side,
+                positions=to_canonical(at_camera, camera).astype(np.float32),
+                axes=(axes @ camera.viewmat[:3, :3]).astype(np.float32),
+                colors=np.repeat(middle, len(side), axis=0),
+                pixels=np.full((len(side), 2), -1, np.int32),
+            )
+        )
+    return concatenate(sides) if sides else select(seen, np.zeros(0, int))

@@ -139,13 +139,14 @@ def take_off_spectacles(
     about = gaussian_filter(((grown - BEGINS) / (WHOLE - BEGINS)).clip(0, 1), SOFT * size)
     face = _filled(image, about > 0, alpha)
     # Between their own colour and the face's the picture tells how much of a pixel is theirs.
-    own = image[nearest_pixels(certain > SURE)]
+    sure = nearest_pixels(certain > SURE)
+    own = image[sure]
     contrast, difference = (np.linalg.norm(each - face, axis=-1) for each in (own, image))
     share = ((difference - SKIN_VARIES) / np.maximum(contrast - SKIN_VARIES, 0.05)).clip(0, 1)
     matte = about * (1 + ramp(contrast, CONTRAST) * (np.where(certain > SURE, 1, share) - 1))
     bare = image + ramp(matte, FILLED)[..., None] * (face - image)
     colors = ((image - (1 - matte[..., None]) * bare) / np.maximum(matte, 0.1)[..., None]).clip(0, 1)
-    temples = masks[TEMPLE] > masks[[RIM, DARK_LENS]].max(0)
+    temples = (masks[TEMPLE] > masks[[RIM, DARK_LENS]].max(0))[sure]
     return Spectacles(image, colors.astype(np.float32), matte.astype(np.float32), temples), bare.astype(np.float32)
 
 
