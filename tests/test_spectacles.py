@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw
 from safetensors.numpy import save_file
 
 from mggtalk_core.assets import DEMO_PORTRAIT
+from mggtalk_core.errors import InputError
 from mggtalk_core.gaussians.deformation import deform
 from mggtalk_core.geometry.projection import project, to_camera
 from mggtalk_core.headmodel.arkit import ARKIT_INDEX
@@ -162,6 +163,12 @@ def test_their_teacher_knows_where_they_are():
     masks = sample["masks"].max(-1)
     assert (masks > 127).any((1, 2)).all()
     assert changed[masks > 200].mean() > 4 * changed[masks == 0].mean()
+
+
+def test_a_photo_without_a_face_is_named(tmp_path):
+    Image.new("RGB", (200, 200), "grey").save(tmp_path / "wall.jpg")
+    with pytest.raises(InputError, match="wall.jpg.*without"):
+        make_spectacles_sample(0, photos=(tmp_path / "wall.jpg",))
 
 
 def test_a_few_steps_help(tmp_path):
