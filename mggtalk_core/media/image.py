@@ -99,3 +99,8 @@ def _to_srgb(image: Image.Image) -> np.ndarray:
     if image.mode == "CMYK":
         image = image.convert("RGB")
     return np.asarray(image, dtype=np.float32) / 255
+
+
+def as_bytes(picture: np.ndarray) -> np.ndarray:
+    """Values 0..1 of any shape as uint8 0..255, rounded; what lies outside is cut off."""
+    return np.round(picture.clip(0, 1) * 255).astype(np.uint8)

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion, gaussian_filter, zoom
 
 from ..headmodel.model import load_head_model
-from ..media.image import read_photo
+from ..media.image import as_bytes, read_photo
 from ..portrait.background import remove_person
 from ..portrait.matting import GUIDED_CHANNEL, MATTE_SIZE, MattingUNet, near_edge
 from ..portrait.parsing import coarse_person_mask, refine_edges
@@ -75,7 +75,7 @@ def make_matting_sample(seed: int, wardrobe: Wardrobe, photos: tuple[Path, ...] 
         rows.append((image, coarse, refine_edges(image, coarse)))
     names = ("image", "coarse", "refined")
     arrays = {name: np.stack([row[index] for row in rows]) for index, name in enumerate(names)}
-    return {name: _bytes(values) for name, values in arrays.items()} | {"alpha": _bytes(alpha[..., 0])}
+    return {name: as_bytes(values) for name, values in arrays.items()} | {"alpha": as_bytes(alpha[..., 0])}
 
 
 def _with_loose_strands(rng: np.random.Generator, view: SyntheticView) -> tuple[np.ndarray, np.ndarray]:
@@ -85,7 +85,7 @@ def _with_loose_strands(rng: np.random.Generator, view: SyntheticView) -> tuple[
     roots = np.argwhere(hair & ~binary_erosion(hair | view.on_head, iterations=6))
     if not len(roots):
         return view.image, view.alpha[..., None]
-    lines, amount = Image.fromarray(_bytes(view.image)), Image.new("L", (size, size))
+    lines, amount = Image.fromarray(as_bytes(view.image)), Image.new("L", (size, size))
     draw_color, draw_amount = ImageDraw.Draw(lines), ImageDraw.Draw(amount)
     centre = np.argwhere(hair).mean(0)
     for root in roots[rng.integers(len(roots), size=rng.integers(MOST_TUFTS + 1))]:
@@ -97,7 +97,7 @@ def _with_loose_strands(rng: np.random.Generator, view: SyntheticView) -> tuple[
             step = size * length * rng.uniform(0.3, 1) / STRAND_PIECES
             x, y = column + np.cumsum(step * np.cos(bends)), row + np.cumsum(step * np.sin(bends))
             points, width = [(column, row), *zip(x, y)], int(rng.integers(1, 4))
-            color = _bytes(view.image[row, column] / max(view.alpha[row, column], 0.1) * rng.uniform(0.8, 1.25))
+            color = as_bytes(view.image[row, column] / max(view.alpha[row, column], 0.1) * rng.uniform(0.8, 1.25))
             draw_color.line(points, tuple(color.tolist()), width)
             draw_amount.line(points, int(255 * rng.uniform(0.4, 1)), width)
     share = np.asarray(amount, np.float32)[..., None] / 255 * (1 - view.alpha[..., None])
@@ -121,7 +121,7 @@ def _backgrounds(rng: np.random.Generator, photos: tuple[Path, ...]) -> Iterator
 
 def _empty_photo(rng: np.random.Generator, path: Path) -> np.ndarray:
     """A square (384, 384, 3) of a photo with the people in it filled from around them."""
-    photo = Image.fromarray(_bytes(read_photo(path)))
+    photo = Image.fromarray(as_bytes(read_photo(path)))
     side = min(photo.size)
     left, top = rng.integers(photo.width - side + 1), rng.integers(photo.height - side + 1)
     square = photo.resize((TEACH_SIZE, TEACH_SIZE), box=(left, top, left + side, top + side))
@@ -132,13 +132,13 @@ def _empty_photo(rng: np.random.Generator, path: Path) -> np.ndarray:
 def _as_photo(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """A drawn picture (S, S, 3) as photos arrive: enlarged or not quite sharp, with noise and JPEG's artifacts."""
     size = len(image)
-    picture = Image.fromarray(_bytes(image))
+    picture = Image.fromarray(as_bytes(image))
     if rng.random() < 0.5:
         small = int(size * rng.uniform(0.4, 1))
         picture = picture.resize((small, small), Image.Resampling.BOX).resize((size, size), Image.Resampling.BICUBIC)
     noisy = np.asarray(picture, np.float32) / 255 + rng.normal(0, rng.uniform(0, 0.015), image.shape)
     file = io.BytesIO()
-    Image.fromarray(_bytes(noisy)).save(file, "JPEG", quality=int(rng.integers(60, 98)))
+    Image.fromarray(as_bytes(noisy)).save(file, "JPEG", quality=int(rng.integers(60, 98)))
     return np.asarray(Image.open(file), np.float32) / 255
 
 
@@ -146,10 +146,6 @@ def _halved(picture: np.ndarray) -> np.ndarray:
     """(S * FINER, S * FINER, C) -> (S, S, C), means."""
     size = len(picture) // FINER
     return picture.reshape(size, FINER, size, FINER, -1).mean((1, 3), dtype=np.float32)
-
-
-def _bytes(picture: np.ndarray) -> np.ndarray:
-    return np.round(picture.clip(0, 1) * 255).astype(np.uint8)
 
 
 def matting_stage(settings: Settings, train: list[Path], test: list[Path], device: torch.device) -> Stage:

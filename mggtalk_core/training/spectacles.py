@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..geometry.mesh_raster import rasterize_mesh
 from ..geometry.projection import project, to_camera
 from ..headmodel.model import load_head_model
-from ..media.image import read_photo
+from ..media.image import as_bytes, read_photo
 from ..portrait.analysis import analyze_portrait
 from ..portrait.spectacles import (
     RIM,
@@ -57,10 +57,10 @@ def make_spectacles_sample(seed: int, *, photos: tuple[Path, ...]) -> dict[str, 
     except InputError as error:
         raise InputError(f"{photos[seed]}: {error}; or name it in the setting 'without'") from None
     window = cut_window(portrait.image, portrait.camera).permute(1, 2, 0).numpy()
-    elsewhere = Image.fromarray(_bytes(read_photo(photos[rng.integers(len(photos))])))
+    elsewhere = Image.fromarray(as_bytes(read_photo(photos[rng.integers(len(photos))])))
     worn = [_wearing(rng, portrait, window, elsewhere) for _ in range(PAIRS)]
     pictures, masks = (np.stack(layers) for layers in zip(*worn))
-    return {"bare": _bytes(window), "pictures": _bytes(pictures), "masks": _bytes(masks)}
+    return {"bare": as_bytes(window), "pictures": as_bytes(pictures), "masks": as_bytes(masks)}
 
 
 def _wearing(
@@ -133,10 +133,6 @@ def _patches(rng: np.random.Generator, size: float) -> np.ndarray:
 
 def _blurred(plane: np.ndarray, sigma: float) -> np.ndarray:
     return gaussian_filter(plane, sigma)[..., None]
-
-
-def _bytes(picture: np.ndarray) -> np.ndarray:
-    return np.round(picture.clip(0, 1) * 255).astype(np.uint8)
 
 
 def spectacles_stage(settings: Settings, train: list[Path], test: list[Path], device: torch.device) -> Stage:

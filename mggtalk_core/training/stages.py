@@ -78,8 +78,8 @@ def make_stage(settings: Settings, output: Path, device: torch.device) -> Stage 
     return builders[settings.stage](settings, files[:-held_out], files[-held_out:], device)
 
 
-def make_people(settings: Settings, rank: int, world: int) -> None:
-    """Make this process's share of the synthetic people a stage wants and its folder does not have yet.
+def make_missing_samples(settings: Settings, rank: int, world: int) -> None:
+    """Make this process's share of the samples a stage wants and its folder does not have yet.
 
     Raises:
         InputError: no assets to make them from, or no photos where there should be.

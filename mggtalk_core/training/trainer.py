@@ -24,6 +24,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..media.files import atomic_path, require_file
+from ..media.image import as_bytes
 from ..weights import NETWORKS, checkpoint_notes, read_checkpoint, write_checkpoint
 
 log = logging.getLogger(__name__)
@@ -199,7 +200,7 @@ def _collect(recipe: Recipe, folder: Path, done: list[str]) -> None:
 
 
 def _train_stage(settings: Settings, folder: Path, rank: int, world: int, resume: bool) -> dict:
-    from .stages import make_people, make_stage
+    from .stages import make_missing_samples, make_stage
 
     checkpoint = folder / "checkpoint.safetensors"
     if resume and checkpoint.exists():
@@ -207,7 +208,7 @@ def _train_stage(settings: Settings, folder: Path, rank: int, world: int, resume
         if notes["steps"] >= settings.steps:  # done by the run before
             return {**notes["validation"], "output": str(checkpoint)}
     if settings.samples:
-        make_people(settings, rank, world)
+        make_missing_samples(settings, rank, world)
         _wait_for_all(world)
     torch.manual_seed(settings.seed)
     stage = make_stage(settings, folder, training_device())
@@ -397,4 +398,4 @@ class _Log:
 def _save_picture(path: Path, picture: np.ndarray) -> None:
     from PIL import Image
 
-    Image.fromarray(np.round(picture.clip(0, 1) * 255).astype(np.uint8)).save(path)
+    Image.fromarray(as_bytes(picture)).save(path)
